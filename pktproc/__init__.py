@@ -1,0 +1,1 @@
+"""Name the process behind every packet on a Linux host."""
