@@ -1,0 +1,219 @@
+"""The distinct flows of a block, so that whatever is asked per flow is asked once."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from pktproc.model import Direction, Flow, Interface, PacketType
+from pktproc.packets.batch import Column, PacketBatch
+from pktproc.packets.columns import Columns
+from pktproc.packets.network import NOT_IP
+
+_SYN = 2
+_ACK = 16
+
+_DIRECTION = np.full(256, Direction.UNKNOWN, np.uint8)
+_DIRECTION[[PacketType.HOST, PacketType.BROADCAST, PacketType.MULTICAST]] = Direction.INCOMING
+_DIRECTION[PacketType.OTHERHOST] = Direction.PASSING
+_DIRECTION[PacketType.OUTGOING] = Direction.OUTGOING
+
+_OPPOSITE = np.arange(len(Direction), dtype=np.uint8)
+_OPPOSITE[[Direction.INCOMING, Direction.OUTGOING]] = Direction.OUTGOING, Direction.INCOMING
+
+_ADDRESS = np.dtype((np.void, 16))
+_KEY = np.dtype(
+    [
+        ("source_address", _ADDRESS),
+        ("destination_address", _ADDRESS),
+        ("source_port", "u2"),
+        ("destination_port", "u2"),
+        ("protocol", "i2"),
+        ("icmp_type", "i2"),
+        ("ethertype", "u2"),
+        ("direction", "u1"),
+        ("ports_known", "?"),
+        ("interface", "u4"),
+        ("quoted", "u4"),
+        ("unused", "u4"),
+    ]
+)
+"""What makes two packets the same flow; every byte counts. `quoted` is 0 or 1 + the number of the quoted flow."""
+
+KEY_WORDS = _KEY.itemsize // 4
+"""Multipliers that `distinct_flows` needs."""
+
+Multipliers = npt.NDArray[np.uint64]
+
+
+def random_multipliers() -> Multipliers:
+    """Return fresh secret multipliers for hashing keys, so that nobody can send flows that collide on purpose."""
+    return np.frombuffer(secrets.token_bytes(8 * KEY_WORDS), np.uint64)
+
+
+_MULTIPLIERS = random_multipliers()
+
+_SLOTS_PER_PACKET = 8
+"""Hash slots for each packet: at most one flow in 16 has to try a second time."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowTable:
+    """Hold the distinct flows of a block, in order of first appearance.
+
+    `flow_of` int64 has for each packet its index in `flows`. For each flow, `first` int64 is the row of its first
+    packet and `syn` bool says whether some packet of it is a TCP SYN without ACK.
+    """
+
+    flow_of: Column
+    flows: list[Flow]
+    first: Column
+    syn: Column
+
+    def __len__(self) -> int:
+        return len(self.flows)
+
+
+def distinct_flows(batch: PacketBatch, columns: Columns, multipliers: Multipliers = _MULTIPLIERS) -> FlowTable:
+    """Find the distinct flows of a block.
+
+    Packets are of one flow when they agree in all fields of `Flow`; the ethertype is 0 for IP. The flow quoted by an
+    ICMP error has the error's interface and the opposite direction. `multipliers` ((`KEY_WORDS`,) uint64) decide how
+    fast the flows are found, never which.
+    """
+    interfaces = _interfaces(batch.interfaces)
+    direction = _DIRECTION[batch.packet_type]
+    if interfaces.loopback.any():
+        direction[interfaces.loopback[batch.interface]] = Direction.LOOPBACK
+    keys = _keys(columns, interfaces.number[batch.interface], direction)
+    quoted: list[Flow | None] = [None]
+    if columns.quoted is not None:
+        quoted += _number_quoted(batch, columns, columns.quoted, keys, multipliers)
+    flow_of, first = group(keys, multipliers)
+    flows = _flows(keys[first], interfaces, batch.interface[first], quoted)
+    syn = np.zeros(len(first), bool)
+    syn[flow_of[(columns.tcp_flags & (_SYN | _ACK)) == _SYN]] = True
+    return FlowTable(flow_of, flows, first, syn)
+
+
+def group(keys: Column, multipliers: Multipliers) -> tuple[Column, Column]:
+    """Give numbers to the distinct values of a column of keys, in order of first appearance.
+
+    Returns for each row its number, and for each number its first row, both int64. Rows are brought together by a slot
+    of their multilinear hash (Lemire and Kaser, "Strongly universal string hashing is fast", 2014: its upper 32 bits
+    collide by chance only) and then compared in full. What shared its slot with another key tries other bits of the
+    hash, and what is left after that is sorted: exact for any keys and multipliers.
+    """
+    words = keys.view(np.uint32).reshape(len(keys), KEY_WORDS)
+    hashed = words.astype(np.uint64) @ multipliers
+    bits = (_SLOTS_PER_PACKET * len(keys)).bit_length()
+    representative, alike = _by_slot(words, hashed >> np.uint64(64 - bits), bits)
+    if not alike.all():
+        rows = np.flatnonzero(~alike)
+        slot = (hashed[rows] >> np.uint64(32)) & np.uint64((1 << bits) - 1)
+        nearest, alike = _by_slot(words[rows], slot, bits)
+        representative[rows] = rows[nearest]
+        rows = rows[~alike]
+        representative[rows] = rows[_by_sorting(keys[rows])]
+    is_first = representative == np.arange(len(keys))
+    return (np.cumsum(is_first) - 1)[representative], np.flatnonzero(is_first)
+
+
+def _by_slot(words: Column, slot: Column, bits: int) -> tuple[Column, Column]:
+    """Return for each row the first row of its slot, and whether both have the same words.
+
+    Equal rows share a slot, so they are alike with its first row all together or not at all.
+    """
+    table = np.full(1 << bits, len(words))
+    slot = slot.astype(np.int64)
+    np.minimum.at(table, slot, np.arange(len(words)))
+    representative = table[slot]
+    same = words.take(representative, axis=0) == words
+    return representative, np.ones(len(words), bool) if same.all() else same.all(axis=1)
+
+
+def _by_sorting(keys: Column) -> Column:
+    """Return for each row the first row with an equal key."""
+    _, first, number = np.unique(keys.view(np.dtype((np.void, _KEY.itemsize))), return_index=True, return_inverse=True)
+    return first[number.reshape(-1)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Interfaces:
+    """Hold what flows need of the interfaces; interfaces with the same namespace and index share a `number`."""
+
+    number: Column
+    loopback: Column
+    netns: Column
+    ifindex: Column
+
+
+@lru_cache(maxsize=16)
+def _interfaces(interfaces: tuple[Interface, ...]) -> _Interfaces:
+    identities = [(interface.netns, interface.ifindex) for interface in interfaces]
+    numbers = {identity: number for number, identity in enumerate(dict.fromkeys(identities))}
+    return _Interfaces(
+        number=np.array([numbers[identity] for identity in identities], np.uint32),
+        loopback=np.array([interface.loopback for interface in interfaces], bool),
+        netns=np.array([interface.netns for interface in interfaces], np.int64),
+        ifindex=np.array([interface.ifindex for interface in interfaces], np.int64),
+    )
+
+
+def _keys(columns: Columns, interface: Column, direction: Column) -> Column:
+    keys = np.zeros(len(columns), _KEY)
+    keys["source_address"] = _opaque(columns.source_address)
+    keys["destination_address"] = _opaque(columns.destination_address)
+    keys["source_port"] = columns.source_port
+    keys["destination_port"] = columns.destination_port
+    keys["protocol"] = columns.protocol
+    keys["icmp_type"] = columns.icmp_type
+    keys["ethertype"] = np.where(columns.protocol == NOT_IP, columns.ethertype, 0)
+    keys["direction"] = direction
+    keys["ports_known"] = columns.ports_known
+    keys["interface"] = interface
+    return keys
+
+
+def _opaque(addresses: Column) -> Column:
+    return np.ascontiguousarray(addresses).view(_ADDRESS).reshape(len(addresses))
+
+
+def _number_quoted(
+    batch: PacketBatch, columns: Columns, quoted: Columns, keys: Column, multipliers: Multipliers
+) -> list[Flow]:
+    """Find the distinct quoted flows and write their numbers, from 1, into the keys of the errors that quote them."""
+    errors = np.flatnonzero(columns.quoted_row >= 0)
+    outer = keys[errors]
+    of_error = _keys(quoted, np.zeros(len(quoted), np.uint32), np.zeros(len(quoted), np.uint8))
+    of_error = of_error[columns.quoted_row[errors]]
+    of_error["interface"] = outer["interface"]
+    of_error["direction"] = _OPPOSITE[outer["direction"]]
+    number, first = group(of_error, multipliers)
+    keys["quoted"][errors] = number + 1
+    return _flows(of_error[first], _interfaces(batch.interfaces), batch.interface[errors[first]], [None])
+
+
+def _flows(keys: Column, interfaces: _Interfaces, interface: Column, quoted: Sequence[Flow | None]) -> list[Flow]:
+    """Build the flows of distinct keys; `interface` is the index of each one's interface in the batch."""
+    fields = zip(
+        interfaces.netns[interface].tolist(),
+        interfaces.ifindex[interface].tolist(),
+        keys["direction"].tolist(),
+        keys["protocol"].tolist(),
+        keys["source_address"].tolist(),
+        keys["source_port"].tolist(),
+        keys["destination_address"].tolist(),
+        keys["destination_port"].tolist(),
+        keys["ethertype"].tolist(),
+        keys["icmp_type"].tolist(),
+        keys["ports_known"].tolist(),
+        map(quoted.__getitem__, keys["quoted"].tolist()),
+        strict=True,
+    )
+    return list(map(Flow._make, fields))
