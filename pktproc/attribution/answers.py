@@ -1,0 +1,25 @@
+"""The answers for a block of packets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pktproc.model import Attribution, Flow
+from pktproc.packets.batch import Column, PacketBatch
+from pktproc.packets.columns import Columns
+
+
+@dataclass(frozen=True, slots=True)
+class AttributedBatch:
+    """Hold a block of packets with the owners of their ends.
+
+    `flow_of` (int64, one entry for each packet) indexes `flows`, `source` and `destination`, which have one entry for
+    each distinct flow. An end that is not on this host is None.
+    """
+
+    batch: PacketBatch
+    columns: Columns
+    flow_of: Column
+    flows: list[Flow]
+    source: list[Attribution | None]
+    destination: list[Attribution | None]

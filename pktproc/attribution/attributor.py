@@ -1,0 +1,270 @@
+"""Flows in, owners out: find out which ends are on this host and ask the index for them, once per block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from cachetools import LRUCache
+
+from pktproc.attribution.answers import AttributedBatch
+from pktproc.attribution.engine import Engine, Query
+from pktproc.attribution.index import ConnectionIndex
+from pktproc.attribution.locality import REFRESH_NS, AddressBook, is_multicast
+from pktproc.model import Attribution, Direction, Flow, Protocol, Reason
+from pktproc.packets.batch import PacketBatch
+from pktproc.packets.decode import decode
+from pktproc.packets.flows import FlowTable, distinct_flows
+from pktproc.packets.fragments import FragmentTable
+
+_ECHO_REQUESTS: dict[int, int] = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
+_ECHO_REPLIES: dict[int, int] = {Protocol.ICMP: 0, Protocol.ICMPV6: 129}
+# Protocols that the kernel speaks by itself unless a raw socket does: IGMP, IP in IP, IPv6 in IP, GRE, ESP, AH, L2TP.
+_KERNEL_PROTOCOLS = frozenset({2, 4, 41, 47, 50, 51, 115})
+_TCP_RST = 0x04
+MAX_KNOWN_FLOWS = 1 << 15
+
+_NOT_IP = Attribution(reason=Reason.NOT_IP)
+_FORWARDED = Attribution(reason=Reason.FORWARDED)
+_OTHER_NAMESPACE = Attribution(reason=Reason.OTHER_NAMESPACE)
+_AMBIGUOUS = Attribution(reason=Reason.AMBIGUOUS)
+_KERNEL = Attribution(reason=Reason.KERNEL)
+_NO_PORTS = Attribution(reason=Reason.NOT_COVERED)
+
+
+class _Ends(NamedTuple):
+    """What is known of a flow's ends without asking for sockets: an answer, a query to ask, or None for not here."""
+
+    source: Attribution | Query | None
+    destination: Attribution | Query | None
+
+
+class _Known(NamedTuple):
+    """The answers for a flow, good until a time as long as the index stays in an epoch."""
+
+    source: Attribution | None
+    destination: Attribution | None
+    until_ns: int
+    epoch: int
+
+
+class BatchAttributor:
+    """Name the ends of whole blocks of packets.
+
+    `clock` returns monotonic nanoseconds and `wall_clock` those since the epoch, as packets have them; `namespaces`
+    are those in which packets are captured, whose sockets are learnt at the start.
+    """
+
+    def __init__(
+        self, engine: Engine, namespaces: Iterable[int], clock: Callable[[], int], wall_clock: Callable[[], int]
+    ) -> None:
+        self.index = ConnectionIndex(engine, clock)
+        self.addresses = AddressBook(engine, clock)
+        self.fragments = FragmentTable()
+        self._known: LRUCache[Flow, _Known] = LRUCache(MAX_KNOWN_FLOWS)
+        self._engine = engine
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self.index.warm(namespaces)
+
+    def attribute(self, batch: PacketBatch) -> AttributedBatch:
+        """Decode a block and answer for both ends of each of its distinct flows."""
+        columns = decode(batch, self.fragments)
+        table = distinct_flows(batch, columns)
+        self.index.drain()
+        attributed = AttributedBatch(
+            batch=batch,
+            columns=columns,
+            flow_of=table.flow_of,
+            flows=table.flows,
+            source=[None] * len(table),
+            destination=[None] * len(table),
+        )
+        unknown = self._fill_known(attributed, table)
+        if unknown:
+            ends = [self._ends(table.flows[position]) for position in unknown]
+            if _has_stranger(ends) and self.addresses.refresh_if_old():
+                ends = [self._ends(table.flows[position]) for position in unknown]
+            found = list(zip(unknown, ends, strict=True))
+            self._fill(attributed, found, self._opened(batch, table, found))
+        self.index.forget_just_ended()
+        return attributed
+
+    def look_ahead(self, flows: Iterable[Flow]) -> None:
+        """Find out who sends flows that just began, before their processes are gone; the index keeps the answers."""
+        queries = [end for flow in flows if isinstance(end := self._ends(flow).source, Query)]
+        self.index.drain()
+        now = self._clock()
+        self.index.resolve(queries, {query: now for query in queries if query.protocol == Protocol.TCP}, hurry=True)
+
+    def again(self, attributed: AttributedBatch) -> bool:
+        """Ask again for the ends whose answer is not final; return whether all are now."""
+        positions = [position for position in range(len(attributed.flows)) if not _settled(attributed, position)]
+        if positions:
+            self._fill(attributed, [(p, self._ends(attributed.flows[p])) for p in positions], {})
+        return all(_settled(attributed, position) for position in positions)
+
+    @staticmethod
+    def is_settled(attributed: AttributedBatch) -> bool:
+        """Say whether all answers of a block are final."""
+        return all(_settled(attributed, position) for position in range(len(attributed.flows)))
+
+    def _opened(self, batch: PacketBatch, table: FlowTable, ends: list[tuple[int, _Ends]]) -> dict[Query, int]:
+        """Return the ends of flows that a SYN opens in this block, with its time by the monotonic clock."""
+        opened: dict[Query, int] = {}
+        if table.syn.any():
+            offset_ns = self._clock() - self._wall_clock()
+            for position, pair in ends:
+                if table.syn[position]:
+                    began_ns = int(batch.time_ns[table.first[position]]) + offset_ns
+                    opened |= {end: began_ns for end in pair if isinstance(end, Query)}
+        return opened
+
+    def _fill_known(self, attributed: AttributedBatch, table: FlowTable) -> list[int]:
+        """Fill in what is still good from earlier blocks; return the positions of the other flows."""
+        now, epoch, syn = self._clock(), self.index.epoch, table.syn.tolist()
+        unknown: list[int] = []
+        for position, flow in enumerate(table.flows):
+            known = self._known.get(flow)
+            if known is None or known.until_ns <= now or known.epoch != epoch or syn[position]:
+                unknown.append(position)
+            else:
+                attributed.source[position] = known.source
+                attributed.destination[position] = known.destination
+        self.index.counts["known"] += len(table) - len(unknown)
+        return unknown
+
+    def _fill(self, attributed: AttributedBatch, ends: list[tuple[int, _Ends]], opened: dict[Query, int]) -> None:
+        now = self._clock()
+        queries = [end for _, pair in ends for end in pair if isinstance(end, Query)]
+        answers = iter(self.index.resolve(queries, opened))
+        for position, pair in ends:
+            flow = attributed.flows[position]
+            until_ns = now + REFRESH_NS
+            found: list[Attribution | None] = []
+            for end in pair:
+                if isinstance(end, Query):
+                    answer = next(answers)
+                    until_ns = min(until_ns, answer.until_ns)
+                    found.append(answer.attribution)
+                else:
+                    found.append(end)
+            source, destination = self._sender(attributed, position, flow, found[0]), found[1]
+            attributed.source[position], attributed.destination[position] = source, destination
+            self._known[flow] = _Known(source, destination, until_ns, self.index.epoch)
+
+    def _sender(
+        self, attributed: AttributedBatch, position: int, flow: Flow, answer: Attribution | None
+    ) -> Attribution | None:
+        """Return the sender's answer, where no socket was found corrected for what the kernel sends by itself."""
+        if answer is None or answer.reason not in (Reason.NO_SOCKET, Reason.CLOSED):
+            return answer
+        if flow.protocol in _KERNEL_PROTOCOLS:
+            return _KERNEL
+        if flow.protocol == Protocol.TCP:
+            flags = attributed.columns.tcp_flags[attributed.flow_of == position]
+            if (flags & _TCP_RST).all():
+                return _KERNEL
+        if flow.protocol in _ECHO_REQUESTS and flow.icmp_type != _ECHO_REQUESTS[flow.protocol]:
+            return _KERNEL
+        return answer
+
+    def _ends(self, flow: Flow) -> _Ends:
+        source_here, destination_here = _HERE[Direction(flow.direction)]
+        if flow.protocol < 0:
+            return _Ends(_NOT_IP if source_here else None, _NOT_IP if destination_here else None)
+        source = self._source(flow, here=source_here)
+        destination = self._destination(flow, here=destination_here)
+        if source is None and destination is None and flow.direction != Direction.INCOMING:
+            return _Ends(_FORWARDED, _FORWARDED)
+        return _Ends(source, destination)
+
+    def _source(self, flow: Flow, *, here: bool) -> Attribution | Query | None:
+        home = self._home(flow, flow.source_address, here=here)
+        if not isinstance(home, int):
+            return home
+        if flow.quoted is not None or flow.icmp_type == _ECHO_REPLIES.get(flow.protocol, -2):
+            return _KERNEL
+        if not flow.ports_known:
+            return _NO_PORTS
+        return Query(
+            netns=home,
+            protocol=flow.protocol,
+            local_address=flow.source_address,
+            local_port=flow.source_port,
+            remote_address=flow.destination_address,
+            remote_port=flow.destination_port,
+            ifindex=flow.ifindex if home == flow.netns else 0,
+            outgoing=True,
+        )
+
+    def _destination(self, flow: Flow, *, here: bool) -> Attribution | Query | None:
+        address = flow.destination_address
+        fan_out = here and (is_multicast(address) or self.addresses.is_broadcast(flow.netns, address))
+        home = flow.netns if fan_out else self._home(flow, address, here=here)
+        if not isinstance(home, int):
+            return home
+        if flow.quoted is not None:
+            return self._quoted_sender(flow.quoted, home)
+        is_icmp = flow.protocol in _ECHO_REPLIES
+        if (is_icmp and flow.icmp_type != _ECHO_REPLIES[flow.protocol]) or flow.protocol in _KERNEL_PROTOCOLS:
+            return _KERNEL
+        if not flow.ports_known:
+            return _NO_PORTS
+        return Query(
+            netns=home,
+            protocol=flow.protocol,
+            local_address=address,
+            local_port=flow.destination_port,
+            remote_address=flow.source_address,
+            remote_port=flow.source_port,
+            ifindex=flow.ifindex if home == flow.netns else 0,
+            fan_out=fan_out,
+        )
+
+    def _quoted_sender(self, quoted: Flow, home: int) -> Attribution | Query:
+        """Return the query for who sent the packet that an ICMP error is about."""
+        if not quoted.ports_known:
+            return _NO_PORTS
+        return Query(
+            netns=home,
+            protocol=quoted.protocol,
+            local_address=quoted.source_address,
+            local_port=quoted.source_port,
+            remote_address=quoted.destination_address,
+            remote_port=quoted.destination_port,
+            outgoing=True,
+        )
+
+    def _home(self, flow: Flow, address: bytes, *, here: bool) -> Attribution | int | None:
+        """Return the namespace in which an end lives, None if it is not on this host."""
+        if here and (flow.direction == Direction.LOOPBACK or self.addresses.is_local(flow.netns, address)):
+            return flow.netns
+        homes = self.addresses.elsewhere(flow.netns, address)
+        if not homes:
+            return None
+        if len(homes) > 1:
+            return _AMBIGUOUS
+        return homes[0] if self._engine.readable(homes[0]) else _OTHER_NAMESPACE
+
+
+# Which ends can be in the namespace of the capture: (source, destination). A packet that comes in cannot have been sent
+# here, whatever its source address claims.
+_HERE = {
+    Direction.INCOMING: (False, True),
+    Direction.OUTGOING: (True, False),
+    Direction.LOOPBACK: (True, True),
+    Direction.PASSING: (False, False),
+    Direction.UNKNOWN: (True, True),
+}
+
+
+def _settled(attributed: AttributedBatch, position: int) -> bool:
+    """Say whether the answers for both ends of a flow are final."""
+    source, destination = attributed.source[position], attributed.destination[position]
+    return (source is None or source.final) and (destination is None or destination.final)
+
+
+def _has_stranger(ends: list[_Ends]) -> bool:
+    """Say whether some flow has an end of which it is not known where it lives."""
+    return any(end is None or end is _FORWARDED for pair in ends for end in pair)

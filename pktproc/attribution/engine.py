@@ -1,0 +1,93 @@
+"""What the join asks of an engine: sockets for ends of flows, processes for sockets, addresses for namespaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from pktproc.model import Process, Socket
+
+
+class Query(NamedTuple):
+    """One end of a flow whose socket is wanted.
+
+    `local` is this end, `remote` the other one, in network namespace `netns`. `ifindex` is the interface that the
+    packet was seen on, 0 for any. `outgoing` says that this end sent the packet. `fan_out` marks a multicast or
+    broadcast destination, which reaches every socket that fits.
+    """
+
+    netns: int
+    protocol: int
+    local_address: bytes
+    local_port: int
+    remote_address: bytes
+    remote_port: int
+    ifindex: int = 0
+    outgoing: bool = False
+    fan_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Hold what a look at the processes found: inode -> the processes that hold it.
+
+    `complete` says that every process was looked at, those excepted that may not be inspected: `denied` counts them.
+    """
+
+    holders: dict[int, list[Process]] = field(default_factory=dict)
+    complete: bool = False
+    denied: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Hold the sockets that ended since they were last asked for; `lost` says that some notifications are missing."""
+
+    sockets: list[Socket] = field(default_factory=list)
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Hold the 16-byte addresses of a namespace: its own, and the broadcast addresses of its networks."""
+
+    local: frozenset[bytes] = frozenset()
+    broadcast: frozenset[bytes] = frozenset()
+
+
+class Engine(Protocol):
+    """A source of facts about sockets and processes.
+
+    `name` is the evidence that answers carry. `hears_ends` says whether `ended` reports sockets when they end.
+    """
+
+    name: str
+    hears_ends: bool
+
+    def candidates(self, queries: Sequence[Query]) -> list[list[Socket]]:
+        """Return, for each query, the sockets that may fit; `matching.select` chooses among them."""
+
+    def sockets(self, netns: int) -> list[Socket]:
+        """Return all sockets of a namespace."""
+
+    def ended(self) -> Ended:
+        """Return the sockets that ended since the last call."""
+
+    def namespaces(self) -> frozenset[int]:
+        """Return the network namespaces of this host that can be seen, as of now."""
+
+    def readable(self, netns: int) -> bool:
+        """Say whether the sockets of a namespace can be asked for."""
+
+    def addresses(self, netns: int) -> Addresses:
+        """Return the addresses of a namespace, as of now; none if they cannot be read."""
+
+    def everyone(self, wanted: Mapping[int, int | None]) -> Holdings:
+        """Look for wanted inodes (-> uid where known) in every process."""
+
+    def newcomers(self, wanted: Iterable[int]) -> Holdings:
+        """Look for wanted inodes only in processes that started since the last look at everyone."""
+
+    def recheck(self, held: Mapping[int, Sequence[Process]]) -> Holdings:
+        """Look again at the holders of inodes, and at newcomers, which may have inherited them."""

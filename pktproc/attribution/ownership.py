@@ -1,0 +1,152 @@
+"""The second half of the index, inode -> processes: who holds a socket, asked as rarely as honesty allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+
+from pktproc.attribution.engine import Engine, Holdings
+from pktproc.model import Process, Reason, Socket
+
+NS_PER_S = 1_000_000_000
+MAX_INODES = 1 << 16
+# Looks at processes may take these shares of the time, so that large hosts are not scanned without end: at everyone
+# for sockets without a holder, at everyone to learn whether yet others hold a socket, at known holders and newcomers.
+SCAN_SHARE = 0.2
+VERIFY_SHARE = 0.05
+RECHECK_SHARE = 0.1
+VERIFY_NS = 10 * NS_PER_S
+
+
+@dataclass(slots=True)
+class _Held:
+    processes: tuple[Process, ...]
+    verified_ns: int | None
+
+
+class Pace:
+    """Limit work to a share of the time: after work that took t, pause t * (1 / share - 1)."""
+
+    def __init__(self, share: float) -> None:
+        self._pause = 1 / share - 1
+        self._next_ns = 0
+
+    def allows(self, now_ns: int) -> bool:
+        """Say whether work may start now."""
+        return now_ns >= self._next_ns
+
+    def worked(self, begin_ns: int, end_ns: int) -> None:
+        """Take note of work."""
+        self._next_ns = end_ns + int((end_ns - begin_ns) * self._pause)
+
+
+class HolderIndex:
+    """Keep which processes hold which socket inode.
+
+    Times are the injected clock's, monotonic nanoseconds. `denied` is how many processes the last look at everyone
+    could not inspect.
+    """
+
+    def __init__(self, engine: Engine, clock: Callable[[], int]) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._held: LRUCache[int, _Held] = LRUCache(MAX_INODES)
+        self._waiting: set[int] = set()
+        self._orphans: LRUCache[int, int] = LRUCache(MAX_INODES)
+        self.denied = 0
+        self._scan_pace = Pace(SCAN_SHARE)
+        self._verify_pace = Pace(VERIFY_SHARE)
+        self._recheck_pace = Pace(RECHECK_SHARE)
+
+    def known(self, inode: int) -> tuple[Process, ...]:
+        """Return the holders of an inode that was learnt, empty if there are none."""
+        held = self._held.get(inode)
+        return held.processes if held else ()
+
+    def learn_all(self, sockets: Iterable[Socket]) -> None:
+        """Find the holders of all sockets of the host in one look at everyone."""
+        self._look_at_everyone({socket.inode: socket.uid for socket in sockets})
+
+    def learn(self, sockets: Iterable[Socket], *, hurry: bool = False) -> None:
+        """Find the holders of sockets in as few looks as possible, and ask those that are known again.
+
+        New processes are looked at first. Everyone is looked at for what is still missing, if the pace allows, and for
+        sockets whose holders were last verified long ago. In a `hurry` only what is missing is looked for.
+        """
+        wanted = {socket.inode: socket.uid for socket in sockets}
+        if not hurry:
+            self._recheck([inode for inode in wanted if inode in self._held])
+        if missing := self._missing(wanted):
+            self._take(self._engine.newcomers(missing), verified_ns=None)
+            missing = self._missing(wanted)
+        now = self._clock()
+        if missing and self._scan_pace.allows(now):
+            self._look_at_everyone(missing | self._unverified(now))
+        elif not hurry and self._verify_pace.allows(now) and (stale := self._unverified(now)):
+            self._look_at_everyone(stale)
+        self._waiting = set(self._missing(wanted)) - self._orphans.keys()
+
+    def why_not(self, sockets: Iterable[Socket]) -> tuple[Reason, bool]:
+        """Return why sockets have no known holder and whether that is the last word.
+
+        A socket that exists with an inode, and that two looks at everyone found with nobody, is the kernel's own.
+        """
+        inodes = [socket.inode for socket in sockets if socket.inode]
+        if not inodes:
+            return Reason.CLOSED, True
+        if not self._waiting.isdisjoint(inodes):
+            return Reason.NOT_COVERED, False
+        if self.denied:
+            return Reason.PERMISSION, True
+        if all(self._orphans.get(inode, 0) > 1 for inode in inodes):
+            return Reason.KERNEL, True
+        return Reason.CLOSED, False
+
+    def _missing(self, wanted: dict[int, int | None]) -> dict[int, int | None]:
+        return {inode: uid for inode, uid in wanted.items() if inode not in self._held}
+
+    def _unverified(self, now: int) -> dict[int, int | None]:
+        return {
+            inode: None
+            for inode, entry in self._held.items()
+            if entry.verified_ns is None or now - entry.verified_ns > VERIFY_NS
+        }
+
+    def _recheck(self, inodes: list[int]) -> None:
+        begin = self._clock()
+        if not inodes or not self._recheck_pace.allows(begin):
+            return
+        found = self._engine.recheck({inode: self._held[inode].processes for inode in inodes})
+        self._recheck_pace.worked(begin, self._clock())
+        for inode in inodes:
+            if processes := found.holders.get(inode):
+                self._held[inode] = _Held(_eldest_first(processes), self._held[inode].verified_ns)
+            else:
+                del self._held[inode]
+
+    def _look_at_everyone(self, wanted: dict[int, int | None]) -> None:
+        begin = self._clock()
+        found = self._engine.everyone(wanted)
+        end = self._clock()
+        self._scan_pace.worked(begin, end)
+        self._verify_pace.worked(begin, end)
+        self.denied = found.denied
+        self._take(found, verified_ns=end)
+        for inode in wanted.keys() - found.holders.keys():
+            if inode in self._held:  # its process ended; the socket may still be asked for
+                self._held[inode].verified_ns = end
+            else:
+                self._orphans[inode] = self._orphans.get(inode, 0) + 1
+
+    def _take(self, found: Holdings, *, verified_ns: int | None) -> None:
+        for inode, processes in found.holders.items():
+            self._held[inode] = _Held(_eldest_first(processes), verified_ns)
+            self._orphans.pop(inode, None)
+
+
+def _eldest_first(processes: Iterable[Process]) -> tuple[Process, ...]:
+    """Order holders so that one from which others inherited comes before them."""
+    unique = {process.id: process for process in processes}
+    return tuple(sorted(unique.values(), key=lambda process: (process.start_ticks, process.pid)))

@@ -1,0 +1,93 @@
+"""Which packets a user wants to see, by the processes at their ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from pktproc.attribution.answers import AttributedBatch
+from pktproc.model import Attribution, Process, ProcessId
+from pktproc.packets.batch import Column
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSelection:
+    """Select processes: one of each group that is not empty must fit.
+
+    `names` are shell patterns, `uids` effective user ids, `containers` beginnings of container ids. With `follow`,
+    descendants of a process that fits do too.
+    """
+
+    pids: frozenset[int] = frozenset()
+    names: tuple[str, ...] = ()
+    uids: frozenset[int] = frozenset()
+    containers: tuple[str, ...] = ()
+    follow: bool = False
+
+    @property
+    def everything(self) -> bool:
+        """Say whether nothing was asked for, so that all packets are wanted, unattributed ones included."""
+        return not (self.pids or self.names or self.uids or self.containers)
+
+    def fits(self, process: Process) -> bool:
+        """Say whether a process itself is selected."""
+        return (
+            (not self.pids or process.pid in self.pids)
+            and (not self.names or any(fnmatchcase(process.name, pattern) for pattern in self.names))
+            and (not self.uids or process.uid in self.uids)
+            and (not self.containers or _begins(process.container_id, self.containers))
+        )
+
+
+class ProcessSieve:
+    """Apply a selection to blocks; `look_up` returns the process that has a pid now, for ancestors to be judged by."""
+
+    def __init__(self, selection: ProcessSelection, look_up: Callable[[int], Process | None]) -> None:
+        self._selection = selection
+        self._look_up = look_up
+        self._judged: dict[ProcessId, bool] = {}
+
+    @property
+    def takes_everything(self) -> bool:
+        """Say whether all packets pass, those of unknown owners included."""
+        return self._selection.everything
+
+    def rows(self, attributed: AttributedBatch) -> Column:
+        """Return the rows of packets with an end that a wanted process holds, alone or with others."""
+        if self.takes_everything:
+            return np.arange(len(attributed.batch))
+        ends = zip(attributed.source, attributed.destination, strict=True)
+        wanted = np.array([self._wants(source) or self._wants(destination) for source, destination in ends], bool)
+        return np.flatnonzero(wanted[attributed.flow_of])
+
+    def _wants(self, attribution: Attribution | None) -> bool:
+        if attribution is None or attribution.process is None:
+            return False
+        return any(self._judge(process) for process in attribution.holders or (attribution.process,))
+
+    def _judge(self, process: Process) -> bool:
+        if process.id not in self._judged:
+            self._judged[process.id] = self._selection.fits(process) or (
+                self._selection.follow and any(self._is_wanted_ancestor(ancestor) for ancestor in process.ancestors)
+            )
+            if len(self._judged) > _MAX_JUDGED:
+                del self._judged[next(iter(self._judged))]
+        return self._judged[process.id]
+
+    def _is_wanted_ancestor(self, ancestor: ProcessId) -> bool:
+        if ancestor in self._judged:
+            return self._judged[ancestor]
+        if ancestor.pid in self._selection.pids:
+            return True
+        process = self._look_up(ancestor.pid)
+        return process is not None and process.id == ancestor and self._selection.fits(process)
+
+
+_MAX_JUDGED = 1 << 14
+
+
+def _begins(container_id: str | None, beginnings: tuple[str, ...]) -> bool:
+    return container_id is not None and container_id.startswith(beginnings)

@@ -1,0 +1,1 @@
+"""Packets in: live rings and packet filters."""

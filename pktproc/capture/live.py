@@ -1,0 +1,178 @@
+"""Packets from any number of interfaces and namespaces, merged into batches in order of time."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pktproc.capture.blocks import Frames
+from pktproc.capture.filter import ANY
+from pktproc.capture.scout import Scout, open_scout
+from pktproc.capture.tap import Statistics, Tap
+from pktproc.kernel import namespaces
+from pktproc.model import Flow, Interface
+from pktproc.packets.batch import Bytes, Column, PacketBatch
+
+DEFAULT_SNAPLEN = 262144
+DEFAULT_BUFFER_BYTES = 32 << 20
+# The kernel hands a block over when it is full or this old: a process can be gone 1 ms after its first packet.
+BLOCK_TIMEOUT_MS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureOptions:
+    """Say what to capture: names of interfaces (`any` for all), of namespaces (none for the current one).
+
+    `expression` is a pcap-filter(7); `way` is `in`, `out` or `inout`.
+    """
+
+    interfaces: tuple[str, ...] = (ANY,)
+    netns: tuple[str, ...] = ()
+    expression: str = ""
+    snaplen: int = DEFAULT_SNAPLEN
+    promiscuous: bool = True
+    buffer_bytes: int = DEFAULT_BUFFER_BYTES
+    timeout_ms: int = BLOCK_TIMEOUT_MS
+    way: str = "inout"
+
+
+class LiveCapture:
+    """Capture packets until closed.
+
+    `namespaces` are the inode numbers of those captured in, `notes` what the user should know (a refused ring).
+    """
+
+    def __init__(self, options: CaptureOptions) -> None:
+        spaces: list[Path | None] = [namespaces.named(name) for name in options.netns] or [None]
+        self._taps: list[Tap] = []
+        self._scouts: dict[int, tuple[Scout, Tap]] = {}
+        self._interfaces: list[Interface] = []
+        self._places: dict[tuple[int, int], int] = {}
+        try:
+            for space in spaces:
+                for name in options.interfaces:
+                    self._taps.append(_tap(name, space, options))
+                    if options.way != "in" and (scout := open_scout(name, space, options.expression)):
+                        self._scouts[scout.fileno()] = scout, self._taps[-1]
+        except BaseException:
+            self.close()
+            raise
+        self.namespaces = frozenset(tap.netns for tap in self._taps)
+        self.notes = [
+            f"{tap.name}: no capture ring ({tap.ring_refused}); reading packets one by one, which is slower"
+            for tap in self._taps
+            if tap.ring_refused
+        ]
+        self._by_fd = {tap.fileno(): tap for tap in self._taps}
+        self._all, self._first = select.poll(), select.poll()
+        for descriptor in self._by_fd:
+            self._all.register(descriptor, select.POLLIN | select.POLLERR)
+        for descriptor in self._scouts:
+            self._all.register(descriptor, select.POLLIN)
+            self._first.register(descriptor, select.POLLIN)
+
+    def wait(self, timeout_ms: float, *, blocks: bool = True) -> list[Flow]:
+        """Wait until packets can be read, at most `timeout_ms`; return the flows that first packets opened meanwhile.
+
+        With `blocks` False only first packets end the wait. Raise `CaptureError` if an interface is gone.
+        """
+        flows: list[Flow] = []
+        now_ns = time.monotonic_ns()
+        for descriptor, event in (self._all if blocks else self._first).poll(timeout_ms):
+            if descriptor in self._scouts:
+                scout, tap = self._scouts[descriptor]
+                flows += scout.read(tap.netns, tap.ifindexes, now_ns)
+            elif event & select.POLLERR:
+                self._by_fd[descriptor].check()
+        for scout, _ in self._scouts.values():
+            scout.widen(now_ns)
+        return flows
+
+    def read(self) -> PacketBatch | None:
+        """Return the packets that are ready, in order of time; None if there are none."""
+        parts = [(tap, frames) for tap in self._taps if (frames := tap.read()) is not None]
+        if not parts:
+            return None
+        batches = [self._batch(tap, frames) for tap, frames in parts]
+        return batches[0] if len(batches) == 1 else _merge(batches)
+
+    def statistics(self) -> Statistics:
+        """Return how many packets passed the filters and how many of them the kernel dropped."""
+        every = [tap.statistics() for tap in self._taps]
+        return Statistics(sum(one.received for one in every), sum(one.dropped for one in every))
+
+    def close(self) -> None:
+        """Stop capturing."""
+        for tap in self._taps:
+            tap.close()
+        for scout, _ in self._scouts.values():
+            scout.close()
+        self._taps, self._scouts = [], {}
+
+    def _batch(self, tap: Tap, frames: Frames) -> PacketBatch:
+        met, position = np.unique(frames.ifindex, return_inverse=True)
+        places = np.array([self._place(tap, ifindex) for ifindex in met.tolist()], np.int64)
+        return PacketBatch(
+            data=frames.data,
+            offset=frames.offset,
+            captured_bytes=frames.captured_bytes,
+            wire_bytes=frames.wire_bytes,
+            time_ns=frames.time_ns,
+            interface=places[position],
+            packet_type=frames.packet_type,
+            linktype=frames.linktype,
+            interfaces=tuple(self._interfaces),
+        )
+
+    def _place(self, tap: Tap, ifindex: int) -> int:
+        key = (tap.netns, ifindex)
+        if key not in self._places:
+            if ifindex not in tap.interfaces:
+                tap.refresh()
+            known = tap.interfaces.get(ifindex)
+            self._places[key] = len(self._interfaces)
+            self._interfaces.append(known or Interface(f"if{ifindex}", ifindex, tap.netns))
+        return self._places[key]
+
+
+def _tap(name: str, space: Path | None, options: CaptureOptions) -> Tap:
+    return Tap(
+        name,
+        space,
+        expression=options.expression,
+        snaplen=options.snaplen,
+        promiscuous=options.promiscuous,
+        buffer_bytes=options.buffer_bytes,
+        timeout_ms=options.timeout_ms,
+        way=options.way,
+    )
+
+
+def _merge(batches: Sequence[PacketBatch]) -> PacketBatch:
+    sizes = [len(batch.data) for batch in batches]
+    bases = np.cumsum([0, *sizes[:-1]])
+    offset = np.concatenate([batch.offset + base for batch, base in zip(batches, bases, strict=True)])
+    time_ns = np.concatenate([batch.time_ns for batch in batches])
+    order = np.argsort(time_ns, kind="stable")
+
+    def column(name: str) -> Column:
+        joined: Column = np.concatenate([getattr(batch, name) for batch in batches])
+        return joined[order]
+
+    data: Bytes = np.concatenate([batch.data for batch in batches])
+    return PacketBatch(
+        data=data,
+        offset=offset[order],
+        captured_bytes=column("captured_bytes"),
+        wire_bytes=column("wire_bytes"),
+        time_ns=time_ns[order],
+        interface=column("interface"),
+        packet_type=column("packet_type"),
+        linktype=column("linktype"),
+        interfaces=max((batch.interfaces for batch in batches), key=len),
+    )

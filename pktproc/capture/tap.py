@@ -1,0 +1,182 @@
+"""One packet socket, opened through scapy in some network namespace, and its ring."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pktproc.capture import filter as packet_filter
+from pktproc.capture.blocks import Frames
+from pktproc.capture.filter import ANY, Instruction
+from pktproc.capture.interfaces import interfaces
+from pktproc.capture.plain import PlainReader
+from pktproc.capture.ring import Ring
+from pktproc.errors import CaptureError, Denied, UsageError
+from pktproc.kernel import namespaces
+from pktproc.model import Interface
+
+if TYPE_CHECKING:
+    from scapy.supersocket import SuperSocket
+
+_SOL_PACKET = 263
+_PACKET_STATISTICS = 6
+_STATISTICS = struct.Struct("=II")
+_ETH_P_ALL = 3
+_DENIED = "capturing packets needs CAP_NET_RAW: run as root, for example with sudo"
+
+
+class Statistics(NamedTuple):
+    """Packets that passed the filter, those dropped for want of room included, and the dropped ones."""
+
+    received: int
+    dropped: int
+
+
+class Tap:
+    """Capture on one interface, or on all of them (`any`), of one network namespace.
+
+    `ring_refused` says why packets are read one by one, None with a ring. Raise `UsageError` for an unknown interface
+    or a bad filter, `Denied` without CAP_NET_RAW.
+    """
+
+    def __init__(
+        self,
+        interface: str,
+        space: Path | None,
+        *,
+        expression: str,
+        snaplen: int,
+        promiscuous: bool,
+        buffer_bytes: int,
+        timeout_ms: int,
+        way: str,
+    ) -> None:
+        self.name = interface
+        self.ring_refused: str | None = None
+        self._space = space
+        self._received = self._dropped = 0
+        self.netns, self.interfaces, self._program, self._scapy = namespaces.run_inside(
+            space, lambda: _open(interface, expression, snaplen, promiscuous=promiscuous, way=way)
+        )
+        self._socket: socket.socket = self._scapy.ins
+        self.ifindex = (
+            0
+            if interface == ANY
+            else next(index for index, known in self.interfaces.items() if known.name == interface)
+        )
+        self._reader = self._start(buffer_bytes, timeout_ms)
+
+    def _start(self, buffer_bytes: int, timeout_ms: int) -> Ring | PlainReader:
+        packet_filter.attach(self._socket, packet_filter.DROP_ALL)
+        _discard(self._socket)
+        reader: Ring | PlainReader
+        try:
+            reader = Ring(self._socket, buffer_bytes, timeout_ms)
+        except OSError as error:
+            self.ring_refused = error.strerror
+            reader = PlainReader(self._socket, buffer_bytes)
+        self._statistics()
+        packet_filter.attach(self._socket, self._program)
+        return reader
+
+    @property
+    def ifindexes(self) -> dict[str, int]:
+        """Return the indexes of the interfaces by name."""
+        return {known.name: index for index, known in self.interfaces.items()}
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._socket.fileno()
+
+    def read(self) -> Frames | None:
+        """Return the frames that are ready, None if there are none."""
+        return self._reader.read()
+
+    def refresh(self) -> None:
+        """Read the names of the interfaces again."""
+        self.interfaces = namespaces.run_inside(self._space, lambda: interfaces(self.netns))
+
+    def check(self) -> None:
+        """Raise `CaptureError` if the interface is gone; one that is merely down may come back."""
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code:
+            return
+        self.refresh()
+        if self.ifindex and self.ifindex not in self.interfaces:
+            message = f"interface {self.name} disappeared"
+            raise CaptureError(message)
+        if code not in (errno.ENETDOWN, errno.ENOBUFS):
+            message = f"capturing on {self.name} failed: {errno.errorcode.get(code, code)}"
+            raise CaptureError(message)
+
+    def statistics(self) -> Statistics:
+        """Return the totals since the start (PACKET_STATISTICS, which the kernel resets at each read)."""
+        received, dropped = self._statistics()
+        self._received += received
+        self._dropped += dropped
+        return Statistics(self._received, self._dropped)
+
+    def _statistics(self) -> tuple[int, int]:
+        data = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 12)
+        received, dropped = _STATISTICS.unpack_from(data)
+        return received, dropped
+
+    def close(self) -> None:
+        """Stop capturing."""
+        self._reader.close()
+        namespaces.run_inside(self._space, self._scapy.close)
+
+
+def _open(
+    interface: str, expression: str, snaplen: int, *, promiscuous: bool, way: str
+) -> tuple[int, dict[int, Interface], tuple[Instruction, ...], SuperSocket]:
+    """Open the socket; runs inside the namespace."""
+    netns = namespaces.current()
+    known = interfaces(netns)
+    names = [found.name for found in known.values()]
+    if interface not in (*names, ANY):
+        message = f"no interface {interface!r} here; there are {', '.join(names)}"
+        raise UsageError(message)
+    scapy_socket = open_socket(interface, promiscuous=promiscuous)
+    try:
+        if expression:
+            program = packet_filter.compile_filter(expression, interface, snaplen)
+        else:
+            program = packet_filter.keep_all(snaplen)
+    except BaseException:
+        scapy_socket.close()
+        raise
+    return netns, known, packet_filter.loopback_once(packet_filter.one_way(program, way)), scapy_socket
+
+
+def open_socket(interface: str, *, promiscuous: bool) -> SuperSocket:
+    """Return scapy's listening socket on an interface of this thread's namespace, or on all of them for `any`."""
+    logging.getLogger("scapy").setLevel(logging.CRITICAL)  # it warns of every link type whose layer is not loaded
+    from scapy.arch.linux import L2ListenSocket  # noqa: PLC0415 - 130 ms, only where packets are captured
+    from scapy.config import conf  # noqa: PLC0415
+
+    conf.ifaces.reload()
+    try:
+        if interface == ANY:
+            everywhere = L2ListenSocket(iface="lo", promisc=False)
+            everywhere.ins.bind(("", _ETH_P_ALL))
+            return everywhere
+        return L2ListenSocket(iface=interface, promisc=promiscuous)
+    except PermissionError as error:
+        raise Denied(_DENIED) from error
+    except (OSError, ValueError) as error:
+        message = f"cannot capture on {interface}: {error}"
+        raise CaptureError(message) from error
+
+
+def _discard(target: socket.socket) -> None:
+    """Throw away what arrived before the filter was in place."""
+    try:
+        while target.recv(1, socket.MSG_DONTWAIT | socket.MSG_TRUNC):
+            pass
+    except OSError:
+        return

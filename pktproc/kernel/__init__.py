@@ -1,0 +1,1 @@
+"""Facts in: sockets, processes, addresses and namespaces as the kernel reports them."""

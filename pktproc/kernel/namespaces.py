@@ -1,0 +1,121 @@
+"""Network namespaces: which there are, what holds them, and work done inside one (network_namespaces(7))."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from pktproc.errors import Denied, UsageError
+
+Result = TypeVar("Result")
+
+_CLONE_NEWNET = 0x40000000
+# ip-netns(8) and Docker bind-mount namespaces here, so that they outlive their processes.
+NAMED_FOLDERS = (Path("/run/netns"), Path("/run/docker/netns"))
+
+
+def current() -> int:
+    """Return the inode number of this thread's network namespace, which identifies it."""
+    return Path("/proc/thread-self/ns/net").stat().st_ino
+
+
+def named(name: str) -> Path:
+    """Return the path of the namespace that `name` means: as in ip-netns(8), a path, or a pid.
+
+    Raise `UsageError` if there is none.
+    """
+    candidates = [Path(name)] if "/" in name else [folder / name for folder in NAMED_FOLDERS]
+    if name.isdecimal():
+        candidates.append(Path(f"/proc/{name}/ns/net"))
+    for path in candidates:
+        if path.exists():
+            return path
+    message = f"no network namespace {name!r}: `ip netns list` shows the names, a pid or a path does as well"
+    raise UsageError(message)
+
+
+def inode(path: Path) -> int:
+    """Return the inode number of the namespace at `path`."""
+    return path.stat().st_ino
+
+
+class Namespace(NamedTuple):
+    """A network namespace: `path` opens it, `pid` is a process in it, None for one that only a name keeps alive."""
+
+    inode: int
+    path: Path
+    pid: int | None
+
+
+def discover(proc: Path = Path("/proc")) -> dict[int, Namespace]:
+    """Return the namespaces that processes run in or that are bound to a name, by inode number.
+
+    The process named is the one with the lowest pid, which tends to live longest. Namespaces of processes that may not
+    be inspected are missing.
+    """
+    found: dict[int, Namespace] = {}
+    pids = sorted(int(entry) for entry in os.listdir(proc) if entry.isdecimal())  # noqa: PTH208 - speed
+    for pid in pids:
+        try:
+            number = int(os.readlink(f"{proc}/{pid}/ns/net")[5:-1])  # noqa: PTH115 - speed
+        except (OSError, ValueError):
+            continue
+        if number not in found:
+            found[number] = Namespace(number, Path(f"{proc}/{pid}/ns/net"), pid)
+    for path in _named_paths():
+        number = inode(path)
+        if number not in found:
+            found[number] = Namespace(number, path, None)
+    return found
+
+
+def _named_paths() -> Iterator[Path]:
+    for folder in NAMED_FOLDERS:
+        try:
+            yield from folder.iterdir()
+        except OSError:
+            continue
+
+
+def run_inside(path: Path | None, work: Callable[[], Result]) -> Result:
+    """Run `work` in the network namespace at `path` (None for the current one) and return its result.
+
+    A thread of its own enters the namespace, so that no failure can leave the caller in the wrong one. Sockets made by
+    `work` stay in that namespace. Raise `Denied` if the kernel refuses, and whatever `work` raises.
+    """
+    if path is None:
+        return work()
+    outcome: list[Result] = []
+    failure: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            _enter(path)
+            outcome.append(work())
+        except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
+            failure.append(error)
+
+    thread = threading.Thread(target=body, name="pktproc-netns")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def _enter(path: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.setns(descriptor, _CLONE_NEWNET) != 0:
+            code = ctypes.get_errno()
+            message = (
+                f"cannot enter the network namespace {path}: {os.strerror(code)} (needs CAP_SYS_ADMIN; run as root)"
+            )
+            raise Denied(message)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,118 @@
+"""Sockets in the tables of /proc/net (proc_pid_net(5)): text to sockets, one function for each layout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pktproc.model import UNSPECIFIED, V4_MAPPED_PREFIX, Protocol, Socket
+
+# table -> (protocol or None for raw, where the local "port" is the protocol number). The "6" tables have the same
+# layout.
+INET_TABLES: dict[str, Protocol | None] = {
+    "tcp": Protocol.TCP,
+    "tcp6": Protocol.TCP,
+    "udp": Protocol.UDP,
+    "udp6": Protocol.UDP,
+    "udplite": Protocol.UDPLITE,
+    "udplite6": Protocol.UDPLITE,
+    "raw": None,
+    "raw6": None,
+    "icmp": Protocol.ICMP,
+    "icmp6": Protocol.ICMPV6,
+}
+PACKET_TABLE = "packet"
+_INET_FIELDS = 10  # sl local remote st queues timer retrnsmt uid timeout inode
+_PACKET_FIELDS = 9  # sk RefCnt Type Proto Iface R Rmem User Inode
+
+
+def parse_address(text: str) -> tuple[bytes, int]:
+    """Return (address, port) of `0100007F:1F90`: 32-bit words in host order, in hexadecimal; raise ValueError."""
+    digits, _, port = text.partition(":")
+    words = bytes.fromhex(digits)
+    if sys.byteorder == "little":
+        words = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))
+    if len(words) == 4:
+        words = V4_MAPPED_PREFIX + words
+    if len(words) != 16:
+        message = f"not an address: {text!r}"
+        raise ValueError(message)
+    return words, int(port, 16)
+
+
+def parse_inet(lines: Iterator[str], netns: int, protocol: Protocol | None) -> Iterator[Socket]:
+    """Yield the sockets of an inet table; `protocol` None means a raw table. Lines that do not parse are passed over.
+
+    The cookie is 0: procfs does not tell it. `uid` is None where the inode is 0, since the kernel then prints 0.
+    """
+    for line in lines:
+        fields = line.split()
+        if len(fields) < _INET_FIELDS:
+            continue
+        try:
+            local_address, local_port = parse_address(fields[1])
+            remote_address, remote_port = parse_address(fields[2])
+            state, uid, inode = int(fields[3], 16), int(fields[7]), int(fields[9])
+        except ValueError:
+            continue  # the heading
+        yield Socket(
+            netns=netns,
+            protocol=local_port if protocol is None else protocol,
+            local_address=local_address,
+            local_port=local_port,
+            remote_address=remote_address,
+            remote_port=remote_port,
+            state=state,
+            inode=inode,
+            cookie=0,
+            uid=uid if inode else None,
+            raw=protocol is None,
+        )
+
+
+def parse_packet(lines: Iterator[str], netns: int) -> Iterator[Socket]:
+    """Yield the packet sockets of /proc/net/packet.
+
+    `protocol` is -1, `local_port` the ethertype that the socket takes (3 for all), `ifindex` its interface or 0.
+    """
+    for line in lines:
+        fields = line.split()
+        if len(fields) < _PACKET_FIELDS:
+            continue
+        try:
+            ethertype, ifindex = int(fields[3], 16), int(fields[4])
+            uid, inode = int(fields[7]), int(fields[8])
+        except ValueError:
+            continue
+        yield Socket(
+            netns=netns,
+            protocol=-1,
+            local_address=UNSPECIFIED,
+            local_port=ethertype,
+            remote_address=UNSPECIFIED,
+            remote_port=0,
+            state=0,
+            inode=inode,
+            cookie=0,
+            uid=uid if inode else None,
+            ifindex=ifindex,
+            raw=True,
+        )
+
+
+def read_table(net: Path, table: str, netns: int) -> list[Socket]:
+    """Return the sockets of one table under `net` (/proc/PID/net); none if the kernel has no such table."""
+    try:
+        with (net / table).open(encoding="ascii", errors="replace") as lines:
+            if table == PACKET_TABLE:
+                return list(parse_packet(lines, netns))
+            return list(parse_inet(lines, netns, INET_TABLES[table]))
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+        return []
+
+
+def tables_of(protocol: int) -> tuple[str, ...]:
+    """Return the tables that can hold a socket which sends or takes packets of an IP protocol."""
+    wanted = tuple(name for name, number in INET_TABLES.items() if number == protocol)
+    return wanted if protocol in (Protocol.TCP, Protocol.UDP, Protocol.UDPLITE) else (*wanted, "raw", "raw6")

@@ -1,0 +1,184 @@
+"""Processes as /proc shows them (proc(5)), read through one directory descriptor each.
+
+A descriptor of /proc/PID belongs to that very process: once it is gone every read fails, even if the pid is used
+again. So all facts of one `Process` are of one process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pktproc.model import Process, ProcessId
+
+_COMM_MAX_BYTES = 15  # TASK_COMM_LEN - 1, linux/sched.h
+_MAX_ANCESTORS = 64
+_STAT_PPID, _STAT_START = 1, 19  # fields 4 and 22 of stat, counted after the comm
+_CMDLINE_MAX_BYTES = 1 << 16
+_CONTAINER_ID = re.compile(r"(?<![0-9a-f])([0-9a-f]{64})(?![0-9a-f])")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+NS_PER_S = 1_000_000_000
+_GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError)
+
+
+def boot_time_ns() -> int:
+    """Return when this host booted, in ns since the epoch, by the wall clock of now."""
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+@contextlib.contextmanager
+def opened(proc: Path, pid: int) -> Iterator[int]:
+    """Open /proc/PID for the time of a with block; raise OSError if there is no such process."""
+    descriptor = os.open(f"{proc}/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _read(directory: int, name: str, limit: int = 4096) -> bytes:
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return os.read(descriptor, limit)
+    finally:
+        os.close(descriptor)
+
+
+def _read_or_empty(directory: int, name: str, limit: int = 4096) -> bytes:
+    try:
+        return _read(directory, name, limit)
+    except OSError:
+        return b""
+
+
+def _stat(directory: int) -> tuple[bytes, int, int]:
+    # comm may hold spaces and parentheses: it ends at the last one (proc_pid_stat(5)).
+    data = _read(directory, "stat")
+    comm = data[data.index(b"(") + 1 : data.rindex(b")")]
+    fields = data[data.rindex(b")") + 2 :].split()
+    return comm, int(fields[_STAT_PPID]), int(fields[_STAT_START])
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def full_name(comm: bytes, exe: str | None, cmdline: tuple[str, ...] | None) -> str:
+    """Return the process name: comm, completed from exe or argv[0] where it is exactly their first 15 bytes."""
+    if len(comm) < _COMM_MAX_BYTES:
+        return _text(comm)
+    candidates = [exe] if exe else []
+    if cmdline:
+        candidates.append(cmdline[0])
+    for candidate in candidates:
+        base = os.fsencode(candidate).rsplit(b"/", 1)[-1]
+        if base.startswith(comm):
+            return _text(base)
+    return _text(comm)
+
+
+def container_id(cgroup: bytes) -> str | None:
+    """Return the 64-digit container id in the contents of /proc/PID/cgroup, the innermost one; None if there is none.
+
+    Docker, containerd, CRI-O and Podman all put it into the path, alone or between a prefix and `.scope`.
+    """
+    found = _CONTAINER_ID.findall(_text(cgroup))
+    return found[-1] if found else None
+
+
+def _status_field(status: bytes, name: bytes, position: int) -> int | None:
+    for line in status.splitlines():
+        if line.startswith(name):
+            return int(line.split()[position])
+    return None
+
+
+class ProcessReader:
+    """Read processes under a procfs root; `cmdline=False` leaves command lines unread."""
+
+    def __init__(self, proc: Path = Path("/proc"), *, cmdline: bool = True) -> None:
+        self.proc = proc
+        self._cmdline = cmdline
+        self._boot_ns = boot_time_ns()
+
+    def latest_pid(self) -> int | None:
+        """Return the pid that was given out last, the fifth field of loadavg; None if it cannot be read."""
+        try:
+            return int((self.proc / "loadavg").read_bytes().split()[4])
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def pids_newest_first(self) -> list[int]:
+        """Return all pids, the most recently forked first.
+
+        The kernel hands pids out in rising order and starts again at the bottom, so pids above the latest are the
+        oldest.
+        """
+        pids = [int(entry) for entry in os.listdir(self.proc) if entry.isdecimal()]  # noqa: PTH208 - speed
+        latest = self.latest_pid()
+        last = max(pids, default=0) if latest is None else latest
+        pids.sort(key=lambda pid: (pid <= last, pid), reverse=True)
+        return pids
+
+    def read(self, pid: int, directory: int | None = None) -> Process | None:
+        """Return the process with this pid, or None if there is none any more; `directory` is an open /proc/PID."""
+        try:
+            if directory is not None:
+                return self._read(pid, directory)
+            with opened(self.proc, pid) as descriptor:
+                return self._read(pid, descriptor)
+        except (*_GONE, ValueError, IndexError):
+            return None
+
+    def identity(self, pid: int) -> ProcessId | None:
+        """Return the identity of the process that has this pid now, None if there is none."""
+        try:
+            with opened(self.proc, pid) as directory:
+                return ProcessId(pid, _stat(directory)[2])
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def _read(self, pid: int, directory: int) -> Process | None:
+        status = _read_or_empty(directory, "status")
+        if _status_field(status, b"Tgid:", 1) not in (pid, None):
+            return None  # a thread: its process has another pid
+        comm, ppid, start_ticks = _stat(directory)
+        try:
+            exe: str | None = os.readlink("exe", dir_fd=directory).removesuffix(" (deleted)")
+        except OSError:
+            exe = None
+        argv = _read_or_empty(directory, "cmdline", _CMDLINE_MAX_BYTES)
+        words = tuple(_text(word) for word in argv.removesuffix(b"\0").split(b"\0")) if argv else None
+        parent_name, ancestors = self._ancestors(ppid)
+        return Process(
+            pid=pid,
+            start_ticks=start_ticks,
+            start_ns=self._boot_ns + start_ticks * NS_PER_S // _TICKS_PER_SECOND,
+            name=full_name(comm, exe, words),
+            exe=exe,
+            cmdline=words if self._cmdline else None,
+            uid=_status_field(status, b"Uid:", 2),
+            ppid=ppid,
+            parent_name=parent_name,
+            container_id=container_id(_read_or_empty(directory, "cgroup")),
+            ancestors=ancestors,
+        )
+
+    def _ancestors(self, ppid: int) -> tuple[str | None, tuple[ProcessId, ...]]:
+        name: str | None = None
+        chain: list[ProcessId] = []
+        while ppid and len(chain) < _MAX_ANCESTORS:
+            try:
+                with opened(self.proc, ppid) as directory:
+                    comm, above, start_ticks = _stat(directory)
+            except (OSError, ValueError, IndexError):
+                break
+            if not chain:
+                name = _text(comm)
+            chain.append(ProcessId(ppid, start_ticks))
+            ppid = above
+        return name, tuple(chain)

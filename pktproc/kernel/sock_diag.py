@@ -1,0 +1,155 @@
+"""Ask one network namespace for its sockets over NETLINK_SOCK_DIAG, and hear of those that end (sock_diag(7))."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+
+from pktproc.errors import Denied, EngineError, Unsupported
+from pktproc.kernel import inet_diag, netlink
+from pktproc.model import Protocol
+from pktproc.model import Socket as SocketFact
+
+_NETLINK_SOCK_DIAG = 4
+_SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP = 1
+_SO_RCVBUFFORCE = 33
+
+# The groups of linux/sock_diag.h for the end of TCP and UDP sockets: SKNLGRP_INET_... and SKNLGRP_INET6_...
+DESTROY_GROUPS = (1, 2, 3, 4)
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+_RECEIVE_BYTES = 1 << 18
+_DESTROY_BUFFER_BYTES = 4 << 20
+_TIMEOUT_S = 2.0
+# inet_diag answers a look-up for which there is no socket with ENOENT; UDP on some kernels with ESTALE for a cookie.
+_NO_SOCKET = frozenset({errno.ENOENT, errno.ESTALE})
+
+
+class DiagSocket:
+    """Look sockets up in the network namespace in which this object was made.
+
+    `netns` is the inode number of that namespace and marks the sockets that come back.
+    """
+
+    def __init__(self, netns: int) -> None:
+        self.netns = netns
+        self._sequence = 0
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+        self._socket.settimeout(_TIMEOUT_S)
+        self._buffer = bytearray(_RECEIVE_BYTES)
+
+    def close(self) -> None:
+        """Close the socket, which also lets go of the namespace."""
+        self._socket.close()
+
+    def find(
+        self, protocol: int, *, local: tuple[bytes, int], remote: tuple[bytes, int], ifindex: int = 0
+    ) -> SocketFact | None:
+        """Return the TCP or DCCP socket that packets from `remote` to `local` reach, or None.
+
+        The answer may be the listener; the caller compares.
+        """
+        self._sequence += 1
+        request = inet_diag.exact_request(
+            protocol, local=local, remote=remote, ifindex=ifindex, sequence=self._sequence
+        )
+        return next(self._transact(request, protocol), None)
+
+    def dump(self, protocol: int, *, states: int = inet_diag.ALL_STATES, port: int = 0) -> Iterator[SocketFact]:
+        """Yield the sockets of a protocol, of both families; those with local `port` alone if it is not 0.
+
+        Raise `Unsupported` if the kernel has no handler for the protocol.
+        """
+        for family in FAMILIES:
+            self._sequence += 1
+            request = inet_diag.dump_request(family, protocol, states=states, port=port, sequence=self._sequence)
+            yield from self._transact(request, protocol)
+
+    def _transact(self, request: bytes, protocol: int) -> Iterator[SocketFact]:
+        dump = bool(netlink.HEADER.unpack_from(request)[2] & netlink.NLM_F_DUMP)
+        self._socket.send(request)
+        while True:
+            try:
+                length = self._socket.recv_into(self._buffer)
+            except TimeoutError as error:
+                raise EngineError("the kernel did not answer a sock_diag request within 2 s") from error
+            # An answer is copied out of the buffer since the caller may ask again before it has read all.
+            for message in netlink.messages(bytes(memoryview(self._buffer)[:length])):
+                if message.sequence != self._sequence:
+                    continue
+                if message.type in (netlink.NLMSG_ERROR, netlink.NLMSG_DONE):
+                    _raise_for(netlink.error_code(message), protocol, dump=dump)
+                    return
+                fact = inet_diag.parse_socket(message.payload, self.netns, protocol)
+                if fact is not None:
+                    yield fact
+                if not dump:
+                    return
+
+
+def _raise_for(code: int, protocol: int, *, dump: bool) -> None:
+    if not code or (code in _NO_SOCKET and not dump):
+        return
+    name = Protocol(protocol).name if protocol in Protocol.__members__.values() else str(protocol)
+    if code in (errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL):
+        message = f"the kernel has no sock_diag handler for protocol {name}"
+        raise Unsupported(message)
+    if code in (errno.EPERM, errno.EACCES):
+        message = f"sock_diag for protocol {name} is not permitted: {os.strerror(code)}"
+        raise Denied(message)
+    message = f"sock_diag for protocol {name} failed: {os.strerror(code)}"
+    raise EngineError(message)
+
+
+class EndedSockets:
+    """Hear of each TCP and UDP socket that ends in the namespace in which this object was made.
+
+    The kernel multicasts a socket's addresses and cookie when it is destroyed (sock_diag_broadcast_destroy in
+    net/core/sock_diag.c); joining needs CAP_NET_ADMIN, without it `Denied` is raised. `overruns` counts how often the
+    kernel had to drop notifications because nobody read them.
+    """
+
+    def __init__(self, netns: int) -> None:
+        self.netns = netns
+        self.overruns = 0
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
+        )
+        try:
+            for group in DESTROY_GROUPS:
+                self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _DESTROY_BUFFER_BYTES)
+        except OSError as error:
+            self._socket.close()
+            if error.errno in (errno.EPERM, errno.EACCES):
+                message = "notice of closed sockets needs CAP_NET_ADMIN"
+                raise Denied(message) from error
+            message = f"the kernel gives no notice of closed sockets: {error.strerror}"
+            raise Unsupported(message) from error
+
+    def close(self) -> None:
+        """Leave the groups."""
+        self._socket.close()
+
+    def drain(self) -> tuple[list[SocketFact], bool]:
+        """Return the sockets that ended since the last call, and whether some notifications were lost."""
+        ended: list[SocketFact] = []
+        lost = False
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                return ended, lost
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self.overruns += 1
+                lost = True
+                continue
+            for message in netlink.messages(data):
+                fact = inet_diag.parse_socket(message.payload, self.netns, Protocol.TCP)
+                if fact is not None:
+                    ended.append(fact)

@@ -1,0 +1,96 @@
+"""The walk of live packets, wired: capture -> decode and attribution -> answers in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from pktproc.attribution.answers import AttributedBatch
+from pktproc.attribution.attributor import BatchAttributor
+from pktproc.attribution.backlog import GRACE_NS, Backlog
+from pktproc.capture.live import CaptureOptions, LiveCapture
+from pktproc.capture.tap import Statistics
+from pktproc.kernel.engines import AUTO, open_engine
+
+_IDLE_MS = 200.0
+# A block costs about as much to handle as this many packets of it, so under load blocks are left to fill for a while.
+_PACE_NS_PER_PACKET = 25_000
+_LONGEST_PACE_NS = 10_000_000
+_NS_PER_MS = 1_000_000
+
+
+class LiveAttribution:
+    """Capture packets and name their ends; iterate to get blocks in order, each with its answers.
+
+    Iteration ends after `stop`. `notes` are what the user should know of the engine and the capture.
+    """
+
+    def __init__(
+        self, options: CaptureOptions, *, engine: str = AUTO, cmdline: bool = True, grace_ns: int = GRACE_NS
+    ) -> None:
+        self.capture = LiveCapture(options)
+        try:
+            self.engine, notes = open_engine(engine, cmdline=cmdline)
+            self.attributor = BatchAttributor(self.engine, self.capture.namespaces, time.monotonic_ns, time.time_ns)
+        except BaseException:
+            self.capture.close()
+            raise
+        self.notes = notes + self.capture.notes
+        if denied := self.attributor.index.denied:
+            self.notes.append(
+                f"{denied} processes of other users may not be inspected, their packets show ?permission: run as root"
+            )
+        self._backlog = Backlog(self.attributor, time.monotonic_ns, grace_ns)
+        self._stop_ns: int | None = None
+
+    def stop(self, *, after_ns: int = 0) -> None:
+        """End the iteration once what was captured until then has been handed over, at the earliest in `after_ns`."""
+        if self._stop_ns is None:
+            self._stop_ns = time.monotonic_ns() + after_ns
+
+    def statistics(self) -> Statistics:
+        """Return how many packets passed the filters and how many of them the kernel dropped."""
+        return self.capture.statistics()
+
+    def blocks(self) -> Iterator[AttributedBatch | None]:
+        """Yield blocks in order; None whenever there was nothing for a while, so that the caller can look around."""
+        while self._stop_ns is None or time.monotonic_ns() < self._stop_ns:
+            begin_ns = time.monotonic_ns()
+            self._look_ahead(self._backlog.wait_ms(_IDLE_MS))
+            count = self._take()
+            yield from self._backlog.ready()
+            if count == 0:
+                yield None
+            until_ns = begin_ns + min(count * _PACE_NS_PER_PACKET, _LONGEST_PACE_NS)
+            while (pause_ms := (until_ns - time.monotonic_ns()) / _NS_PER_MS) > 1:
+                self._look_ahead(pause_ms, blocks=False)
+        self._take()
+        yield from self._backlog.ready(finish=True)
+
+    def _look_ahead(self, timeout_ms: float, *, blocks: bool = True) -> None:
+        """Wait, and look first packets up at once."""
+        if flows := self.capture.wait(timeout_ms, blocks=blocks):
+            self.attributor.look_ahead(flows)
+
+    def _take(self) -> int:
+        batch = self.capture.read()
+        if batch is None:
+            return 0
+        attributed = self.attributor.attribute(batch)
+        self._backlog.push(attributed, settled=self.attributor.is_settled(attributed))
+        return len(batch)
+
+    def close(self) -> None:
+        """Close the capture and the engine."""
+        self.capture.close()
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
