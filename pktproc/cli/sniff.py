@@ -1,0 +1,67 @@
+"""`pktproc sniff`: packets as they pass, each with the processes at its ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from pktproc.cli.sniff_options import EPILOG, SniffCommand, SniffOptions
+
+_IN_OUT = click.Choice(["in", "out", "inout"])
+
+
+@click.command(cls=SniffCommand, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-i", "--interface", "interfaces", multiple=True, metavar="IFACE", help="Capture on IFACE [any].")
+@click.option("--netns", multiple=True, metavar="NAME", help="Capture in this network namespace (name, path or pid).")
+@click.option("-D", "--list-interfaces", is_flag=True, help="List the interfaces and exit.")
+@click.option("-F", "filter_file", type=click.File(), metavar="FILE", help="Read the filter expression from FILE.")
+@click.option("-Q", "--direction", "way", type=_IN_OUT, default="inout", help="Only packets that come in or go out.")
+@click.option("-p", "--no-promiscuous-mode", "no_promiscuous", is_flag=True, help="Leave the interface as it is.")
+@click.option("-s", "--snapshot-length", "snaplen", type=click.IntRange(0, 262144), default=262144, metavar="BYTES",
+              help="Keep this many bytes of each packet [262144].")  # fmt: skip
+@click.option("-B", "--buffer-size", "buffer_kib", type=click.IntRange(256, 2097151), default=32768, metavar="KIB",
+              help="Size of the capture ring in KiB [32768].")  # fmt: skip
+@click.option("-c", "count", type=click.IntRange(1), metavar="N", help="Exit after N packets.")
+@click.option("--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Exit after S seconds.")
+@click.option("--engine", type=click.Choice(["auto", "netlink", "procfs"]), default="auto", help="Source of facts.")
+@click.option("--pid", "pids", multiple=True, type=int, metavar="PID", help="Only packets of this process.")
+@click.option("--name", "names", multiple=True, metavar="GLOB", help="Only packets of processes with such a name.")
+@click.option("--user", "users", multiple=True, metavar="USER", help="Only packets of this user's processes.")
+@click.option("--container", "containers", multiple=True, metavar="ID", help="Only packets of this container.")
+@click.option("--follow", is_flag=True, help="Descendants of the selected processes too.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines with Elastic Common Schema names.")
+@click.option("--no-cmdline", is_flag=True, help="Leave command lines, which can hold secrets, out.")
+@click.option("-v", "--verbose", count=True, help="Exe, command line, user, parent, container; -vv dissects in full.")
+@click.option("-q", "--quiet", is_flag=True, help="Shorter lines.")
+@click.option("-e", "link", is_flag=True, help="Show the link-level header.")
+@click.option("-n", "numeric", count=True, help="Show ports as numbers; addresses always are.")
+@click.option("-t", "times", count=True, help="No time; -tt seconds since the epoch; -tttt date and time.")
+@click.option("--nano", is_flag=True, help="Nanoseconds in times.")
+@click.option("-x", "hexes", count=True, help="Hex dump; -xx with the link-level header.")
+@click.option("-X", "hex_asciis", count=True, help="Hex and ASCII dump; -XX with the link-level header.")
+@click.option("-A", "ascii_", is_flag=True, help="ASCII dump.")
+@click.option("--color", "--colour", "colour", type=click.Choice(["auto", "always", "never"]), default="auto",
+              help="Colour names [auto: on a terminal, unless NO_COLOR is set].")  # fmt: skip
+@click.option("-l", "--line-buffered", is_flag=True, help="Accepted for tcpdump's sake: output is never held back.")
+@click.option("--print", "print_", is_flag=True, help="Print packets (the default).")
+@click.option("-Z", "--relinquish-privileges", "user", metavar="USER",
+              help="Once everything is open, become USER, keeping only what finding processes needs.")  # fmt: skip
+@click.argument("words", nargs=-1, metavar="[FILTER]... [-- COMMAND ARG...]")
+@click.pass_context
+def command(context: click.Context, /, words: Sequence[str], **chosen: Any) -> None:
+    """Show live packets with the processes that send and receive them.
+
+    FILTER is a pcap-filter(7) expression, applied in the kernel. After each address that is on this host stands the
+    process, as in curl[4711], or ? and the reason why there is none. An answer is waited for 50 ms at most.
+
+    With COMMAND, start it and show only packets of it and its descendants; its standard output goes to standard error.
+    """
+    options = SniffOptions.of(context, words, chosen)
+    from pktproc.cli import sniff_session  # noqa: PLC0415 - numpy and scapy, which --help can do without
+
+    if chosen["list_interfaces"]:
+        sniff_session.list_interfaces(options)
+    else:
+        sniff_session.run(options)

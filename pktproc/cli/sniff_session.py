@@ -1,0 +1,164 @@
+"""One run of `pktproc sniff`: from open sockets to the closing summary."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+from pktproc.attribution.answers import AttributedBatch
+from pktproc.attribution.backlog import GRACE_NS
+from pktproc.attribution.selection import ProcessSelection, ProcessSieve
+from pktproc.capture.interfaces import interfaces, states
+from pktproc.capture.live import CaptureOptions
+from pktproc.cli.sniff_options import SniffOptions
+from pktproc.cli.tally import Tally
+from pktproc.errors import PktprocError, UsageError
+from pktproc.kernel import namespaces, privileges
+from pktproc.kernel.processes import ProcessReader
+from pktproc.live import LiveAttribution
+from pktproc.output.jsonlines import JsonFormat
+from pktproc.output.text import TextFormat
+from pktproc.packets.batch import Column
+
+_NS_PER_S = 1_000_000_000
+
+
+def list_interfaces(options: SniffOptions) -> None:
+    """Print the interfaces that `-i` takes, numbered as tcpdump -D does."""
+
+    def lines() -> list[str]:
+        known = interfaces(namespaces.current()).values()
+        return [f"{interface.name} [{states(interface.name)}]" for interface in known]
+
+    names: list[str] = []
+    for name in options.netns or (None,):
+        names += namespaces.run_inside(namespaces.named(name) if name else None, lines)
+    for number, line in enumerate([*names, "any (all interfaces)"], 1):
+        click.echo(f"{number}.{line}")
+
+
+def run(options: SniffOptions) -> None:
+    """Capture and print until told to stop, then print the summary on stderr."""
+    capture = CaptureOptions(
+        interfaces=options.interfaces,
+        netns=options.netns,
+        expression=options.expression,
+        snaplen=options.snaplen,
+        promiscuous=options.promiscuous,
+        buffer_bytes=options.buffer_bytes,
+        way=options.way,
+    )
+    cmdline = options.cmdline
+    with LiveAttribution(capture, engine=options.engine, cmdline=cmdline) as live, _ended_by_signals(live):
+        if options.user:
+            privileges.become(options.user)
+        for note in live.notes:
+            _say(note)
+        place = f" in {', '.join(options.netns)}" if options.netns else ""
+        _say(f"listening on {', '.join(options.interfaces)}{place}, engine {live.engine.name}")
+        tally = Tally()
+        try:
+            _Session(options, live, tally).run()
+        finally:
+            sys.stdout.flush()
+            click.echo(tally.text(live.statistics()), err=True, nl=False)
+
+
+class _Session:
+    def __init__(self, options: SniffOptions, live: LiveAttribution, tally: Tally) -> None:
+        self._options = options
+        self._live = live
+        self._tally = tally
+        self._format = _formatter(options)
+        self._command = _start(options.program) if options.program else None
+        selection = _selection(options, self._command)
+        self._sieve = ProcessSieve(selection, ProcessReader(cmdline=False).read)
+        if options.duration_s:
+            live.stop(after_ns=int(options.duration_s * _NS_PER_S))
+
+    def run(self) -> None:
+        try:
+            for block in self._live.blocks():
+                if block is not None and self._show(block):
+                    return
+                self._look_at_command()
+        finally:
+            if self._command and self._command.poll() is None:
+                self._command.terminate()
+
+    def _show(self, block: AttributedBatch) -> bool:
+        """Print the wanted packets of a block; return whether that were enough."""
+        rows: Column = self._sieve.rows(block)
+        if self._options.count is not None:
+            rows = rows[: self._options.count - self._tally.shown]
+        sys.stdout.write(self._format.lines(block, rows))
+        sys.stdout.flush()
+        self._tally.add(block, rows)
+        if len(rows) < len(block.batch) and not self._sieve.takes_everything:
+            self._tally.add_hidden(block, rows)
+        return self._options.count is not None and self._tally.shown >= self._options.count
+
+    def _look_at_command(self) -> None:
+        if self._command and self._command.poll() is not None:
+            self._live.stop(after_ns=GRACE_NS)
+
+
+def _formatter(options: SniffOptions) -> TextFormat | JsonFormat:
+    if options.as_json:
+        return JsonFormat(cmdline=options.cmdline)
+    return TextFormat(
+        verbose=options.verbose,
+        quiet=options.quiet,
+        link=options.link,
+        dump=options.dump,
+        colour=options.colour,
+        numeric=options.numeric,
+        time_format=options.time_format,
+        precision="nano" if options.nano else "micro",
+    )
+
+
+def _selection(options: SniffOptions, command: subprocess.Popen[bytes] | None) -> ProcessSelection:
+    if command is not None:
+        # Orphans among its descendants become this process's children.
+        return ProcessSelection(pids=frozenset((command.pid, os.getpid())), follow=True)
+    return ProcessSelection(options.pids, options.names, options.uids, options.containers, follow=options.follow)
+
+
+def _start(program: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    """Start the command; its standard output becomes our standard error, so that ours holds packets alone."""
+    privileges.adopt_orphans()
+    try:
+        return subprocess.Popen(program, stdout=sys.stderr.fileno())
+    except FileNotFoundError:
+        raise UsageError(f"no command {program[0]!r}: not found on PATH") from None
+    except OSError as error:
+        raise PktprocError(f"cannot start {program[0]!r}: {error.strerror}") from error
+
+
+@contextmanager
+def _ended_by_signals(live: LiveAttribution) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the capture; a second one ends the process at once."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del frame
+        live.stop()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    click.echo(f"pktproc: {text}", err=True)

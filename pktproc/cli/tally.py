@@ -1,0 +1,68 @@
+"""The closing summary: how many packets there were and how many of their ends could be named."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from pktproc.attribution.answers import AttributedBatch
+from pktproc.capture.tap import Statistics
+from pktproc.model import Attribution, Reason
+from pktproc.packets.batch import Column
+
+
+class Tally:
+    """Count packets as they are shown.
+
+    A packet is attributed when an end of it has a process. `hidden` counts packets that were not shown though their
+    owner is unknown, so that they might have been wanted.
+    """
+
+    def __init__(self) -> None:
+        self.shown = 0
+        self.hidden = 0
+        self.attributed = 0
+        self.reasons: Counter[str] = Counter()
+
+    def add(self, attributed: AttributedBatch, rows: Column) -> None:
+        """Count the packets of these rows."""
+        self.shown += len(rows)
+        packets = np.bincount(attributed.flow_of[rows], minlength=len(attributed.flows)).tolist()
+        for count, *ends in zip(packets, attributed.source, attributed.destination, strict=True):
+            here = [end for end in ends if end is not None]
+            if any(end.process for end in here):
+                self.attributed += count
+            for end in here:
+                if end.reason:
+                    self.reasons[end.reason] += count
+
+    def add_hidden(self, attributed: AttributedBatch, rows: Column) -> None:
+        """Count those packets of a block that are not in `rows` and might have been wanted."""
+        unknown = [
+            _may_be_anybody(source) or _may_be_anybody(destination)
+            for source, destination in zip(attributed.source, attributed.destination, strict=True)
+        ]
+        hidden = np.ones(len(attributed.batch), bool)
+        hidden[rows] = False
+        self.hidden += int((np.array(unknown, bool)[attributed.flow_of] & hidden).sum())
+
+    def text(self, statistics: Statistics) -> str:
+        """Return the summary, one fact a line."""
+        lines = [
+            f"{self.shown} packets shown",
+            f"{statistics.received} packets received by filter",
+            f"{statistics.dropped} packets dropped by kernel",
+            f"{self.attributed} packets attributed",
+        ]
+        if self.hidden:
+            lines.append(f"{self.hidden} packets of unknown owners not shown")
+        lines += [f"{count} ends {reason}" for reason, count in self.reasons.most_common() if count]
+        return "\n".join(lines) + "\n"
+
+
+_UNKNOWN = frozenset({Reason.NO_SOCKET, Reason.CLOSED, Reason.PERMISSION, Reason.AMBIGUOUS, Reason.NOT_COVERED})
+
+
+def _may_be_anybody(end: Attribution | None) -> bool:
+    return end is not None and end.reason in _UNKNOWN

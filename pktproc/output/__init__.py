@@ -1,0 +1,1 @@
+"""Results out: text and JSON lines."""
