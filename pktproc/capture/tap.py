@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
+import os
 import socket
 import struct
 from pathlib import Path
@@ -26,6 +28,7 @@ _SOL_PACKET = 263
 _PACKET_STATISTICS = 6
 _STATISTICS = struct.Struct("=II")
 _ETH_P_ALL = 3
+_SOCKADDR_LL = struct.Struct("=HHi12x")  # family, protocol, ifindex; hatype, pkttype, halen, addr
 _DENIED = "capturing packets needs CAP_NET_RAW: run as root, for example with sudo"
 
 
@@ -163,7 +166,7 @@ def open_socket(interface: str, *, promiscuous: bool) -> SuperSocket:
     try:
         if interface == ANY:
             everywhere = L2ListenSocket(iface="lo", promisc=False)
-            everywhere.ins.bind(("", _ETH_P_ALL))
+            _bind_everywhere(everywhere.ins)
             return everywhere
         return L2ListenSocket(iface=interface, promisc=promiscuous)
     except PermissionError as error:
@@ -171,6 +174,15 @@ def open_socket(interface: str, *, promiscuous: bool) -> SuperSocket:
     except (OSError, ValueError) as error:
         message = f"cannot capture on {interface}: {error}"
         raise CaptureError(message) from error
+
+
+def _bind_everywhere(target: socket.socket) -> None:
+    """Bind a packet socket to interface 0, which is all of them; socket.bind takes only names."""
+    address = _SOCKADDR_LL.pack(socket.AF_PACKET, socket.htons(_ETH_P_ALL), 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.bind(target.fileno(), address, len(address)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def _discard(target: socket.socket) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from pktproc.kernel import namespaces, privileges
 from pktproc.kernel.processes import ProcessReader
 from pktproc.live import LiveAttribution
 from pktproc.output.jsonlines import JsonFormat
+from pktproc.output.stream import write_all
 from pktproc.output.text import TextFormat
 from pktproc.packets.batch import Column
 
@@ -55,6 +57,8 @@ def run(options: SniffOptions) -> None:
         buffer_bytes=options.buffer_bytes,
         way=options.way,
     )
+    if options.program and shutil.which(options.program[0]) is None:
+        raise UsageError(f"no command {options.program[0]!r}: not found on PATH")
     cmdline = options.cmdline
     with LiveAttribution(capture, engine=options.engine, cmdline=cmdline) as live, _ended_by_signals(live):
         if options.user:
@@ -67,7 +71,6 @@ def run(options: SniffOptions) -> None:
         try:
             _Session(options, live, tally).run()
         finally:
-            sys.stdout.flush()
             click.echo(tally.text(live.statistics()), err=True, nl=False)
 
 
@@ -98,8 +101,7 @@ class _Session:
         rows: Column = self._sieve.rows(block)
         if self._options.count is not None:
             rows = rows[: self._options.count - self._tally.shown]
-        sys.stdout.write(self._format.lines(block, rows))
-        sys.stdout.flush()
+        write_all(sys.stdout.fileno(), self._format.lines(block, rows))
         self._tally.add(block, rows)
         if len(rows) < len(block.batch) and not self._sieve.takes_everything:
             self._tally.add_hidden(block, rows)
@@ -137,8 +139,6 @@ def _start(program: tuple[str, ...]) -> subprocess.Popen[bytes]:
     privileges.adopt_orphans()
     try:
         return subprocess.Popen(program, stdout=sys.stderr.fileno())
-    except FileNotFoundError:
-        raise UsageError(f"no command {program[0]!r}: not found on PATH") from None
     except OSError as error:
         raise PktprocError(f"cannot start {program[0]!r}: {error.strerror}") from error
 

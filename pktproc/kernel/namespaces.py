@@ -43,6 +43,11 @@ def inode(path: Path) -> int:
     return path.stat().st_ino
 
 
+def number(link: str | Path) -> int:
+    """Return the inode number in a link like `net:[4026531840]` (/proc/PID/ns/net); raise OSError or ValueError."""
+    return int(os.readlink(link)[5:-1])  # noqa: PTH115 - speed
+
+
 class Namespace(NamedTuple):
     """A network namespace: `path` opens it, `pid` is a process in it, None for one that only a name keeps alive."""
 
@@ -61,15 +66,15 @@ def discover(proc: Path = Path("/proc")) -> dict[int, Namespace]:
     pids = sorted(int(entry) for entry in os.listdir(proc) if entry.isdecimal())  # noqa: PTH208 - speed
     for pid in pids:
         try:
-            number = int(os.readlink(f"{proc}/{pid}/ns/net")[5:-1])  # noqa: PTH115 - speed
+            netns = number(f"{proc}/{pid}/ns/net")
         except (OSError, ValueError):
             continue
-        if number not in found:
-            found[number] = Namespace(number, Path(f"{proc}/{pid}/ns/net"), pid)
+        if netns not in found:
+            found[netns] = Namespace(netns, Path(f"{proc}/{pid}/ns/net"), pid)
     for path in _named_paths():
-        number = inode(path)
-        if number not in found:
-            found[number] = Namespace(number, path, None)
+        netns = inode(path)
+        if netns not in found:
+            found[netns] = Namespace(netns, path, None)
     return found
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pktproc.attribution.engine import Addresses, Ended, Holdings, Query
+from pktproc.errors import Denied
 from pktproc.kernel import addresses, namespaces, proc_net
 from pktproc.kernel.holders import HolderScan
 from pktproc.kernel.namespaces import Namespace
 from pktproc.kernel.processes import ProcessReader
 from pktproc.model import Process, Socket
+
+Result = TypeVar("Result")
 
 
 class ProcfsEngine:
@@ -30,17 +34,15 @@ class ProcfsEngine:
 
     def namespaces(self) -> frozenset[int]:
         """Return the network namespaces of this host that can be seen, as of now."""
-        self._namespaces = namespaces.discover(self._proc)
-        return frozenset(self._namespaces)
+        return frozenset(self._discover())
 
     def readable(self, netns: int) -> bool:
-        """Say whether some process shows the tables of this namespace."""
-        return self._net(netns) is not None
+        """Say whether the tables of this namespace can be reached."""
+        return self._inside(netns, Path.exists, otherwise=False)
 
     def addresses(self, netns: int) -> Addresses:
         """Return the addresses of a namespace; none if it cannot be read."""
-        net = self._net(netns)
-        return addresses.from_procfs(net) if net else Addresses()
+        return self._inside(netns, addresses.from_procfs, Addresses())
 
     def sockets(self, netns: int) -> list[Socket]:
         """Return all sockets of a namespace."""
@@ -48,8 +50,7 @@ class ProcfsEngine:
 
     def table(self, netns: int, name: str) -> list[Socket]:
         """Return the sockets of one table of a namespace; none if it cannot be read."""
-        net = self._net(netns)
-        return proc_net.read_table(net, name, netns) if net else []
+        return self._inside(netns, lambda net: proc_net.read_table(net, name, netns), [])
 
     def candidates(self, queries: Sequence[Query]) -> list[list[Socket]]:
         """Return, for each query, the sockets with its protocol and local port; each table is read once."""
@@ -84,20 +85,31 @@ class ProcfsEngine:
         """Look again at the holders of inodes, and at newcomers, which may have inherited them."""
         return self._scan.recheck(held)
 
-    def _net(self, netns: int) -> Path | None:
-        space = self._namespaces.get(netns)
-        if space is None or space.pid is None:
-            return None
-        net = self._proc / str(space.pid) / "net"
-        if not self._still_in(space):
-            self.namespaces()
-            space = self._namespaces.get(netns)
-            return self._proc / str(space.pid) / "net" if space and space.pid else None
-        return net
+    def _inside(self, netns: int, work: Callable[[Path], Result], otherwise: Result) -> Result:
+        """Run `work` on the folder with the tables of a namespace; return `otherwise` if it cannot be reached.
 
-    @staticmethod
-    def _still_in(space: Namespace) -> bool:
+        A namespace in which no process is known is entered for it, which takes privileges.
+        """
+        space = self._namespaces.get(netns)
+        if space is None or not _is_still(space):
+            space = self._discover().get(netns)
+        if space is None:
+            return otherwise
+        if space.pid is not None:
+            return work(self._proc / str(space.pid) / "net")
         try:
-            return namespaces.inode(space.path) == space.inode
-        except OSError:
-            return False
+            return namespaces.run_inside(space.path, lambda: work(Path("/proc/thread-self/net")))
+        except (Denied, OSError):
+            return otherwise
+
+    def _discover(self) -> dict[int, Namespace]:
+        self._namespaces = namespaces.discover(self._proc)
+        return self._namespaces
+
+
+def _is_still(space: Namespace) -> bool:
+    try:
+        found = namespaces.inode(space.path) if space.pid is None else namespaces.number(space.path)
+    except (OSError, ValueError):
+        return False
+    return found == space.inode
