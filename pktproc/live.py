@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -10,15 +11,20 @@ from typing import Self
 from pktproc.attribution.answers import AttributedBatch
 from pktproc.attribution.attributor import BatchAttributor
 from pktproc.attribution.backlog import GRACE_NS, Backlog
+from pktproc.attribution.lookahead import LookAhead
 from pktproc.capture.live import CaptureOptions, LiveCapture
 from pktproc.capture.tap import Statistics
 from pktproc.kernel.engines import AUTO, open_engine
+from pktproc.watch import Watch
 
 _IDLE_MS = 200.0
+_SWITCH_S = 0.0005
 # A block costs about as much to handle as this many packets of it, so under load blocks are left to fill for a while.
 _PACE_NS_PER_PACKET = 25_000
 _LONGEST_PACE_NS = 10_000_000
 _NS_PER_MS = 1_000_000
+_MS_PER_S = 1_000
+_NS_PER_S = 1_000_000_000
 
 
 class LiveAttribution:
@@ -38,11 +44,16 @@ class LiveAttribution:
             self.capture.close()
             raise
         self.notes = notes + self.capture.notes
-        if denied := self.attributor.index.denied:
+        denied, looked_at = self.attributor.index.denied
+        if denied:
             self.notes.append(
-                f"{denied} processes of other users may not be inspected, their packets show ?permission: run as root"
+                f"{denied} of {looked_at} processes may not be inspected, packets of theirs show ?permission: "
+                "run as root (it takes CAP_SYS_PTRACE and no fewer capabilities than theirs)"
             )
+        # The watch has to get the interpreter from the walk within a fraction of a short process's life.
+        sys.setswitchinterval(_SWITCH_S)
         self._backlog = Backlog(self.attributor, time.monotonic_ns, grace_ns)
+        self._watch = Watch(self.capture.posts, LookAhead(self.engine.companion(), time.monotonic_ns))
         self._stop_ns: int | None = None
 
     def stop(self, *, after_ns: int = 0) -> None:
@@ -56,34 +67,35 @@ class LiveAttribution:
 
     def blocks(self) -> Iterator[AttributedBatch | None]:
         """Yield blocks in order; None whenever there was nothing for a while, so that the caller can look around."""
+        self._watch.start()
         while self._stop_ns is None or time.monotonic_ns() < self._stop_ns:
             begin_ns = time.monotonic_ns()
-            self._look_ahead(self._backlog.wait_ms(_IDLE_MS))
+            self.capture.wait(self._backlog.wait_ms(_IDLE_MS))
             count = self._take()
             yield from self._backlog.ready()
             if count == 0:
                 yield None
-            until_ns = begin_ns + min(count * _PACE_NS_PER_PACKET, _LONGEST_PACE_NS)
-            while (pause_ms := (until_ns - time.monotonic_ns()) / _NS_PER_MS) > 1:
-                self._look_ahead(pause_ms, blocks=False)
+            pause_ns = min(count * _PACE_NS_PER_PACKET, _LONGEST_PACE_NS) - (time.monotonic_ns() - begin_ns)
+            if pause_ns > _NS_PER_MS:
+                time.sleep(pause_ns / _NS_PER_S)
         self._take()
-        yield from self._backlog.ready(finish=True)
-
-    def _look_ahead(self, timeout_ms: float, *, blocks: bool = True) -> None:
-        """Wait, and look first packets up at once."""
-        if flows := self.capture.wait(timeout_ms, blocks=blocks):
-            self.attributor.look_ahead(flows)
+        while self._backlog:
+            yield from self._backlog.ready()
+            time.sleep(self._backlog.wait_ms(_IDLE_MS) / _MS_PER_S)
 
     def _take(self) -> int:
+        self.attributor.learn(self._watch.sightings(), self._watch.exits())
         batch = self.capture.read()
         if batch is None:
             return 0
         attributed = self.attributor.attribute(batch)
+        self._watch.follow(self.attributor.index.fresh_holders())
         self._backlog.push(attributed, settled=self.attributor.is_settled(attributed))
         return len(batch)
 
     def close(self) -> None:
         """Close the capture and the engine."""
+        self._watch.stop()
         self.capture.close()
         self.engine.close()
 

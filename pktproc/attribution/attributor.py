@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import numpy as np
 from cachetools import LRUCache
 
 from pktproc.attribution.answers import AttributedBatch
+from pktproc.attribution.endings import Ends, Exit
 from pktproc.attribution.engine import Engine, Query
 from pktproc.attribution.index import ConnectionIndex
 from pktproc.attribution.locality import REFRESH_NS, AddressBook, is_multicast
+from pktproc.attribution.lookahead import Sighting, sender_query
 from pktproc.model import Attribution, Direction, Flow, Protocol, Reason
 from pktproc.packets.batch import PacketBatch
 from pktproc.packets.decode import decode
@@ -58,7 +61,7 @@ class BatchAttributor:
     def __init__(
         self, engine: Engine, namespaces: Iterable[int], clock: Callable[[], int], wall_clock: Callable[[], int]
     ) -> None:
-        self.index = ConnectionIndex(engine, clock)
+        self.index = ConnectionIndex(engine, clock, wall_clock)
         self.addresses = AddressBook(engine, clock)
         self.fragments = FragmentTable()
         self._known: LRUCache[Flow, _Known] = LRUCache(MAX_KNOWN_FLOWS)
@@ -80,6 +83,8 @@ class BatchAttributor:
             source=[None] * len(table),
             destination=[None] * len(table),
         )
+        if table.syn.any():
+            self.index.epoch += 1  # the other directions of these flows may begin anew, too
         unknown = self._fill_known(attributed, table)
         if unknown:
             ends = [self._ends(table.flows[position]) for position in unknown]
@@ -87,15 +92,13 @@ class BatchAttributor:
                 ends = [self._ends(table.flows[position]) for position in unknown]
             found = list(zip(unknown, ends, strict=True))
             self._fill(attributed, found, self._opened(batch, table, found))
-        self.index.forget_just_ended()
         return attributed
 
-    def look_ahead(self, flows: Iterable[Flow]) -> None:
-        """Find out who sends flows that just began, before their processes are gone; the index keeps the answers."""
-        queries = [end for flow in flows if isinstance(end := self._ends(flow).source, Query)]
-        self.index.drain()
-        now = self._clock()
-        self.index.resolve(queries, {query: now for query in queries if query.protocol == Protocol.TCP}, hurry=True)
+    def learn(self, sightings: Iterable[Sighting], exits: Iterable[Exit] = ()) -> None:
+        """Take in what was found out about flows that just began, and which processes ended."""
+        self.index.note_exits(exits)
+        for sighting in sightings:
+            self.index.learn(sighting)
 
     def again(self, attributed: AttributedBatch) -> bool:
         """Ask again for the ends whose answer is not final; return whether all are now."""
@@ -120,6 +123,15 @@ class BatchAttributor:
                     opened |= {end: began_ns for end in pair if isinstance(end, Query)}
         return opened
 
+    def _first_ns(self, attributed: AttributedBatch, positions: list[int]) -> list[int]:
+        """Return the time of the first packet of flows, by the monotonic clock."""
+        if not positions:
+            return []
+        first = np.full(len(attributed.flows), len(attributed.batch), np.int64)
+        np.minimum.at(first, attributed.flow_of, np.arange(len(attributed.batch)))
+        times: list[int] = (attributed.batch.time_ns[first[positions]] + (self._clock() - self._wall_clock())).tolist()
+        return times
+
     def _fill_known(self, attributed: AttributedBatch, table: FlowTable) -> list[int]:
         """Fill in what is still good from earlier blocks; return the positions of the other flows."""
         now, epoch, syn = self._clock(), self.index.epoch, table.syn.tolist()
@@ -136,8 +148,10 @@ class BatchAttributor:
 
     def _fill(self, attributed: AttributedBatch, ends: list[tuple[int, _Ends]], opened: dict[Query, int]) -> None:
         now = self._clock()
-        queries = [end for _, pair in ends for end in pair if isinstance(end, Query)]
-        answers = iter(self.index.resolve(queries, opened))
+        asked = [(end, position) for position, pair in ends for end in pair if isinstance(end, Query)]
+        first_ns = self._first_ns(attributed, [position for _, position in asked])
+        reset = _reset(attributed, asked)
+        answers = iter(self.index.resolve([query for query, _ in asked], opened, first_ns, reset))
         for position, pair in ends:
             flow = attributed.flows[position]
             until_ns = now + REFRESH_NS
@@ -187,16 +201,7 @@ class BatchAttributor:
             return _KERNEL
         if not flow.ports_known:
             return _NO_PORTS
-        return Query(
-            netns=home,
-            protocol=flow.protocol,
-            local_address=flow.source_address,
-            local_port=flow.source_port,
-            remote_address=flow.destination_address,
-            remote_port=flow.destination_port,
-            ifindex=flow.ifindex if home == flow.netns else 0,
-            outgoing=True,
-        )
+        return sender_query(flow, home, flow.ifindex if home == flow.netns else 0)
 
     def _destination(self, flow: Flow, *, here: bool) -> Attribution | Query | None:
         address = flow.destination_address
@@ -226,15 +231,7 @@ class BatchAttributor:
         """Return the query for who sent the packet that an ICMP error is about."""
         if not quoted.ports_known:
             return _NO_PORTS
-        return Query(
-            netns=home,
-            protocol=quoted.protocol,
-            local_address=quoted.source_address,
-            local_port=quoted.source_port,
-            remote_address=quoted.destination_address,
-            remote_port=quoted.destination_port,
-            outgoing=True,
-        )
+        return sender_query(quoted, home, 0)
 
     def _home(self, flow: Flow, address: bytes, *, here: bool) -> Attribution | int | None:
         """Return the namespace in which an end lives, None if it is not on this host."""
@@ -268,3 +265,13 @@ def _settled(attributed: AttributedBatch, position: int) -> bool:
 def _has_stranger(ends: list[_Ends]) -> bool:
     """Say whether some flow has an end of which it is not known where it lives."""
     return any(end is None or end is _FORWARDED for pair in ends for end in pair)
+
+
+def _reset(attributed: AttributedBatch, asked: list[tuple[Query, int]]) -> frozenset[Ends]:
+    """Return the ends of connections that an RST ended in this block, in whichever direction."""
+    rows = np.flatnonzero(attributed.columns.tcp_flags & _TCP_RST)
+    if not len(rows):
+        return frozenset()
+    flows = set(attributed.flow_of[rows].tolist())
+    mine = {Ends(*query[:6]) for query, position in asked if position in flows}
+    return frozenset(mine)

@@ -43,17 +43,20 @@ class Backlog:
         self._blocks.append(_Waiting(attributed, now + self._grace_ns, now + RETRY_NS, settled))
         self._packets += len(attributed.batch)
 
-    def ready(self, *, finish: bool = False) -> Iterator[AttributedBatch]:
-        """Yield the blocks that need not wait any more, the oldest first; all of them with `finish`."""
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def ready(self) -> Iterator[AttributedBatch]:
+        """Yield the blocks that need not wait any more, the oldest first."""
         now = self._clock()
         for waiting in self._blocks:
-            if not waiting.settled and (now >= waiting.retry_ns or finish):
+            if not waiting.settled and now >= waiting.retry_ns:
                 waiting.settled = self._attributor.again(waiting.attributed)
                 waiting.retry_ns = now + RETRY_NS
         while self._blocks:
             head = self._blocks[0]
             overfull = self._packets > MAX_WAITING_PACKETS
-            if not (head.settled or finish or overfull or now >= head.until_ns):
+            if not (head.settled or overfull or now >= head.until_ns):
                 return
             self._blocks.popleft()
             self._packets -= len(head.attributed.batch)
@@ -63,5 +66,6 @@ class Backlog:
         """Return how long the caller may sleep before `ready` has something to do."""
         if not self._blocks:
             return otherwise_ms
-        due = min(min(waiting.retry_ns, waiting.until_ns) for waiting in self._blocks if not waiting.settled)
+        unsettled = (waiting for waiting in self._blocks if not waiting.settled)
+        due = min((min(waiting.retry_ns, waiting.until_ns) for waiting in unsettled), default=self._clock())
         return max(0.0, min(otherwise_ms, (due - self._clock()) / NS_PER_MS))

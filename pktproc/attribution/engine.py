@@ -32,12 +32,13 @@ class Query(NamedTuple):
 class Holdings:
     """Hold what a look at the processes found: inode -> the processes that hold it.
 
-    `complete` says that every process was looked at, those excepted that may not be inspected: `denied` counts them.
+    `complete` says that every process was looked at, those excepted that may not be inspected: `denied` of `looked_at`.
     """
 
     holders: dict[int, list[Process]] = field(default_factory=dict)
     complete: bool = False
     denied: int = 0
+    looked_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

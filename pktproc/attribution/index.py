@@ -12,10 +12,23 @@ from types import MappingProxyType
 
 from cachetools import LRUCache, TLRUCache, TTLCache
 
+from pktproc.attribution.endings import PAST_TTL_NS, RECENT_NS, Endings, Ends, Exit, ends_of
 from pktproc.attribution.engine import Engine, Query
+from pktproc.attribution.lookahead import Sighting
 from pktproc.attribution.matching import TCP_LISTEN, Selection, select, select_listeners
 from pktproc.attribution.ownership import HolderIndex
-from pktproc.model import Attribution, Match, Process, ProcessId, Protocol, Reason, Socket, SocketId
+from pktproc.model import (
+    UNSPECIFIED,
+    UNSPECIFIED_V4,
+    Attribution,
+    Match,
+    Process,
+    ProcessId,
+    Protocol,
+    Reason,
+    Socket,
+    SocketId,
+)
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
@@ -23,6 +36,7 @@ NS_PER_S = 1_000_000_000
 # Bounds: an answer costs about 0.6 kB, so these two stay below 60 MB.
 MAX_ANSWERS = 1 << 16
 MAX_PAST = 1 << 15
+MAX_USERS = 8
 # A socket's owners are asked again after its age has doubled, between these: forking servers hand a connection on
 # within milliseconds, long-lived ones hardly ever.
 MIN_TTL_NS = 5 * NS_PER_MS
@@ -31,53 +45,64 @@ MAX_TTL_NS = 2 * NS_PER_S
 MAX_TTL_UNHEARD_UDP_NS = 100 * NS_PER_MS
 # What was not found is soon asked for again, but not at each block for ever.
 MAX_NEGATIVE_TTL_NS = 250 * NS_PER_MS
-# TIME_WAIT lasts 60 s (TCP_TIMEWAIT_LEN, include/net/tcp.h); late packets come within it.
-PAST_TTL_NS = 90 * NS_PER_S
+# A block that holds packets of two owners of the same ends is handled within this time.
+CHANGE_TTL_NS = NS_PER_S
 # How long one process must have been the only one with a raw ICMP socket before echoes are taken for its own.
 STEADY_NS = 300 * NS_PER_MS
 
+# The kernel tells when a process started in ticks of 10 ms (USER_HZ).
+START_GRAIN_NS = 10 * NS_PER_MS
+_EPHEMERAL_PORTS = range(32768, 61000)  # net.ipv4.ip_local_port_range by default; chosen at random, so never soon again
 _ICMP = frozenset({Protocol.ICMP, Protocol.ICMPV6})
 _DATAGRAM = frozenset({Protocol.UDP, Protocol.UDPLITE})
 _SETTLED = frozenset({Reason.KERNEL, Reason.PERMISSION})
+_LIVE = frozenset({1, 2, 3})  # ESTABLISHED, SYN_SENT, SYN_RECV
 _HALF_OPEN = frozenset({1, 3})  # ESTABLISHED, SYN_RECV with inode 0: not accepted yet (net/tcp_states.h)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Hold an attribution with the sockets it rests on, when they were first asked for, and until when it is good."""
+    """Hold an attribution with the sockets it rests on.
+
+    They were first asked for at `asked_ns`, last found at `confirmed_ns`, and the answer is good until `until_ns`.
+    `is_live` says that a connection was open then.
+    """
 
     attribution: Attribution
     sockets: tuple[SocketId, ...]
     asked_ns: int
+    confirmed_ns: int
     until_ns: int
+    is_live: bool = False
 
 
 class ConnectionIndex:
     """Answer which process an end of a flow belongs to, from caches where they hold, from the engine where not.
 
-    `clock` returns monotonic nanoseconds. `counts` tells how the index worked: `hits`, `misses`, `overruns` (lost
-    notices of closed sockets, after which everything is asked anew).
+    `clock` returns monotonic nanoseconds, `wall_clock` those since the epoch. `counts` tells how the index worked:
+    `hits`, `misses`, `overruns` (lost notices of closed sockets, after which everything is asked anew).
     """
 
-    def __init__(self, engine: Engine, clock: Callable[[], int]) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], int], wall_clock: Callable[[], int]) -> None:
         self._engine = engine
         self._clock = clock
+        self._wall_clock = wall_clock
         self._holders = HolderIndex(engine, clock)
         self._answers: TLRUCache[Query, Answer] = TLRUCache(
             MAX_ANSWERS, ttu=lambda _, answer, now: max(now, answer.until_ns), timer=clock
         )
-        self._previous: LRUCache[Query, Answer] = LRUCache(MAX_PAST)
+        self._previous: LRUCache[Ends, Answer] = LRUCache(MAX_PAST)
         self._owners: TTLCache[SocketId, tuple[Process, ...]] = TTLCache(MAX_PAST, PAST_TTL_NS, timer=clock)
-        self._ended: TTLCache[SocketId, bool] = TTLCache(MAX_PAST, PAST_TTL_NS, timer=clock)
-        self._users: LRUCache[tuple[int, int, int], set[ProcessId]] = LRUCache(MAX_PAST)
-        self._just_ended: dict[tuple[object, ...], SocketId] = {}
+        self._users: LRUCache[tuple[int, int, int], dict[ProcessId, Process]] = LRUCache(MAX_PAST)
+        self._changed: TTLCache[Ends, int] = TTLCache(MAX_PAST, CHANGE_TTL_NS, timer=clock)
+        self.endings = Endings(clock)
         self.counts: Counter[str] = Counter()
         self.epoch = 0
 
     @property
-    def denied(self) -> int:
-        """Return how many processes the last look at everyone could not inspect."""
-        return self._holders.denied
+    def denied(self) -> tuple[int, int]:
+        """Return how many processes the last look at everyone could not inspect, and of how many."""
+        return self._holders.denied, self._holders.looked_at
 
     def warm(self, namespaces: Iterable[int]) -> None:
         """Learn all sockets of the namespaces and their holders, so that those that end soon are known afterwards."""
@@ -86,6 +111,9 @@ class ConnectionIndex:
         for socket in sockets:
             if held := self._holders.known(socket.inode):
                 self._owners[socket.id] = held
+                if socket.state == TCP_LISTEN:
+                    for process in held[:MAX_USERS]:
+                        self._note_user(socket.netns, socket.protocol, socket.local_port, process)
 
     def drain(self) -> None:
         """Take note of the sockets that ended since the last call; to be called before anything is resolved."""
@@ -95,44 +123,69 @@ class ConnectionIndex:
             self.counts["overruns"] += 1
             self._answers.clear()
             self._previous.clear()
-        for socket in ended.sockets:
-            self._ended[socket.id] = True
-            self._just_ended[_tuple(socket)] = socket.id
+        self.endings.note(ended.sockets)
 
-    def forget_just_ended(self) -> None:
-        """Begin a new block: what ended until now cannot have sent packets of later ones."""
-        self._just_ended = {}
+    def learn(self, sighting: Sighting) -> None:
+        """Take in what was found out elsewhere about a query, as if it had been asked here then."""
+        self._holders.take(sighting.holdings)
+        if sighting.query.protocol not in _DATAGRAM:
+            self._forget_before(sighting.query, sighting.packet_ns)
+        selection = _accepted(sighting.query, sighting.sockets)
+        self._answer(sighting.query, selection, opens=True, packet_ns=sighting.packet_ns)
+
+    def note_exits(self, exits: Iterable[Exit]) -> None:
+        """Take note of processes that ended: what they held may have passed to others."""
+        for ended in exits:
+            self.endings.note_exit(ended)
+            self._holders.forget(ended.process)
+            self.epoch += 1
+
+    def fresh_holders(self) -> list[Process]:
+        """Return the processes that were found to hold sockets since the last call."""
+        return self._holders.fresh()
 
     def resolve(
-        self, queries: Sequence[Query], opened: Mapping[Query, int] = MappingProxyType({}), *, hurry: bool = False
+        self,
+        queries: Sequence[Query],
+        opened: Mapping[Query, int] = MappingProxyType({}),
+        first_ns: Sequence[int] = (),
+        reset: frozenset[Ends] = frozenset(),
     ) -> list[Answer]:
         """Return an answer for each query.
 
-        Those in `opened` began a connection at that time, so what was asked for them before is void. In a `hurry`
-        nothing is checked again that can wait.
+        Those in `opened` began a connection at that time, so what was asked for them before is void. `first_ns` are
+        the times of the first packets that the answers are for, now by default.
         """
         answers: dict[Query, Answer] = {}
-        misses: list[Query] = []
-        for query in queries:
-            if query in opened:
-                self._forget_before(query, opened[query])
+        misses: dict[Query, int] = {}
+        for query, opened_ns in opened.items():
+            self._forget_before(query, opened_ns)
+        for query, packet_ns in zip(queries, first_ns or [self._clock()] * len(queries), strict=True):
             answer = self._cached(query)
+            if answer and self._mixes_owners(query, packet_ns):
+                answer = self._ambiguous(answer.attribution)
             if answer is not None:
                 answers[query] = answer
             elif query not in answers:
                 answers[query] = _NOT_ASKED
-                misses.append(query)
+                misses[query] = packet_ns
         self.counts["hits"] += len(queries) - len(misses)
         if misses:
             self.counts["misses"] += len(misses)
-            answers.update(zip(misses, self._ask(misses, opened, hurry=hurry), strict=True))
+            for query, answer in zip(misses, self._ask(misses, opened), strict=True):
+                outlives = _key(query) in reset and answer.is_live
+                answers[query] = self._ambiguous(answer.attribution) if outlives else answer
         return [answers[query] for query in queries]
 
     def _forget_before(self, query: Query, opened_ns: int) -> None:
-        for answers in (self._answers, self._previous):
-            answer = answers.get(query)
+        for way in (query, query._replace(outgoing=not query.outgoing)):
+            answer = self._answers.get(way)
             if answer and answer.asked_ns < opened_ns:
-                del answers[query]
+                del self._answers[way]
+        previous = self._previous.get(_key(query))
+        if previous and previous.asked_ns < opened_ns:
+            del self._previous[_key(query)]
+            self._changed[_key(query)] = opened_ns
 
     def _cached(self, query: Query) -> Answer | None:
         try:
@@ -140,65 +193,106 @@ class ConnectionIndex:
         except KeyError:
             return None
         # The last packets of a TCP connection come after its socket ended; a UDP port may have a new owner at once.
-        if query.protocol in _DATAGRAM and any(socket in self._ended for socket in answer.sockets):
+        if query.protocol in _DATAGRAM and any(self.endings.has_ended(socket) for socket in answer.sockets):
+            return None
+        if not self.endings.recent(_key(query)) <= set(answer.sockets):
+            return None
+        process = answer.attribution.process
+        if process and self.endings.exit_ns(process.id) and not all(map(self.endings.has_ended, answer.sockets)):
             return None
         return answer
 
-    def _ask(self, queries: list[Query], opened: Mapping[Query, int], *, hurry: bool) -> list[Answer]:
+    def _ask(self, asked: Mapping[Query, int], opened: Mapping[Query, int]) -> list[Answer]:
+        queries = list(asked)
         found = self._engine.candidates(queries)
         selections = [_accepted(query, sockets) for query, sockets in zip(queries, found, strict=True)]
-        self._holders.learn(
-            [socket for selection in selections for socket in selection.sockets if socket.inode], hurry=hurry
-        )
+        sockets = [socket for selection in selections for socket in selection.sockets if socket.inode]
+        users = {socket.inode: self._users.get((*socket[:2], socket.local_port)) for socket in sockets}
+        self._holders.learn(sockets, {inode: tuple(known.values()) for inode, known in users.items() if known})
         return [
-            self._answer(query, selection, opens=query in opened)
+            self._answer(query, selection, opens=query in opened, packet_ns=asked[query])
             for query, selection in zip(queries, selections, strict=True)
         ]
 
-    def _answer(self, query: Query, selection: Selection, *, opens: bool) -> Answer:
+    def _answer(self, query: Query, selection: Selection, *, opens: bool, packet_ns: int) -> Answer:
         if selection.match is Match.LISTENER:
             attribution = self._attribute_accepted(query, selection, opens=opens)
         elif selection.sockets and selection.sockets[0].raw:
             attribution = self._attribute_raw(query, selection)
         else:
             attribution = self._attribute(selection, fan_out=query.fan_out)
-        previous = self._previous.get(query)
+        previous = self._previous.get(_key(query))
         if attribution.process is None and previous and self._still_theirs(query, selection, previous):
-            attribution = replace(previous.attribution, final=True)
-        elif self._changed_hands(selection, attribution):
-            changed = Attribution(reason=Reason.AMBIGUOUS, evidence=self._engine.name, holders=attribution.holders)
-            return Answer(changed, (), 0, 0)
-        elif attribution.reason is Reason.NO_SOCKET and previous and previous.sockets:
-            attribution = replace(attribution, reason=Reason.CLOSED)
-        return self._remember(query, attribution, selection)
+            return self._prolong(query, previous)
+        if self._changed_hands(selection, attribution) or self._may_be_a_successor(query, attribution, packet_ns):
+            return self._ambiguous(attribution)
+        self._note_change(query, selection, attribution, previous, packet_ns)
+        if attribution.reason is Reason.NO_SOCKET and previous and previous.sockets:
+            refused = previous.attribution.reason is Reason.PERMISSION
+            attribution = replace(attribution, reason=Reason.PERMISSION if refused else Reason.CLOSED)
+        answer = self._remember(query, attribution, selection)
+        return self._ambiguous(attribution) if self._mixes_owners(query, packet_ns) else answer
 
     def _still_theirs(self, query: Query, selection: Selection, previous: Answer) -> bool:
         """Say whether packets after the end of a socket still belong to its last owner.
 
-        TCP's do until a SYN begins something new. A datagram's do within the block in which the end was heard.
+        TCP's do until a SYN begins something new. A datagram's do for a moment, if nothing else came and went on its
+        ports, which only an engine that hears of ends can tell.
         """
-        if previous.attribution.process is None or previous.attribution.match is Match.LISTENER:
+        former = previous.attribution
+        if former.process is None or former.match is Match.LISTENER:
             return False
         if any(socket.inode or socket.id not in previous.sockets for socket in selection.sockets):
             return False
         if query.protocol not in _DATAGRAM:
-            return True
-        return any(socket in self._just_ended.values() for socket in previous.sockets)
+            return self.endings.recent(_key(query)) <= set(previous.sockets)
+        if not self._engine.hears_ends or self._clock() - previous.confirmed_ns > RECENT_NS:
+            return False
+        return all(self.endings.recent(ends) <= set(previous.sockets) for ends in _possible_ends(query))
 
     def _changed_hands(self, selection: Selection, attribution: Attribution) -> bool:
-        """Say whether the block may hold packets of an ended socket and of a successor of another owner.
+        """Say whether a block may hold packets of an ended socket and of a successor of another owner."""
+        owners = attribution.holders or (attribution.process,)
+        return any(
+            self._owners.get(former, ()) != owners
+            for socket in selection.sockets
+            for former in self.endings.recent(ends_of(socket)) - {socket.id}
+        )
 
-        The successor has the same addresses and ports; the end was heard since the last block.
+    def _may_be_a_successor(self, query: Query, attribution: Attribution, packet_ns: int) -> bool:
+        """Say whether a datagram may be older than the process that now has its port.
+
+        Where ends of sockets are not heard of, a port of a program's own choice can have changed hands unseen.
         """
-        for socket in selection.sockets:
-            former = self._just_ended.get(_tuple(socket))
-            if (
-                former
-                and former != socket.id
-                and self._owners.get(former, ()) != (attribution.holders or (attribution.process,))
-            ):
-                return True
-        return False
+        process = attribution.process
+        if self._engine.hears_ends or not process or query.protocol not in _DATAGRAM:
+            return False
+        sent_ns = packet_ns + self._wall_clock() - self._clock()
+        return query.local_port not in _EPHEMERAL_PORTS and process.start_ns + START_GRAIN_NS > sent_ns
+
+    def _note_change(
+        self, query: Query, selection: Selection, attribution: Attribution, previous: Answer | None, packet_ns: int
+    ) -> None:
+        """Take note that the same ends have another owner, since when at the latest.
+
+        A socket that was passed on has its new owner since the old one ended. On a port that was taken again,
+        others may have come and gone in between, unless it was free for long.
+        """
+        former = previous.attribution.process if previous else None
+        if previous is None or former is None or attribution.process is None or former.id == attribution.process.id:
+            return
+        exit_ns = self.endings.exit_ns(former.id)
+        passed_on = any(socket.id in previous.sockets for socket in selection.sockets)
+        known = exit_ns is not None and (passed_on or packet_ns - exit_ns > RECENT_NS)
+        self._changed[_key(query)] = exit_ns if known and exit_ns else self._clock()
+
+    def _mixes_owners(self, query: Query, packet_ns: int) -> bool:
+        """Say whether a block may hold packets of an earlier owner of the same ends."""
+        return packet_ns < self._changed.get(_key(query), 0)
+
+    def _ambiguous(self, attribution: Attribution) -> Answer:
+        holders = attribution.holders or ((attribution.process,) if attribution.process else ())
+        return Answer(Attribution(reason=Reason.AMBIGUOUS, evidence=self._engine.name, holders=holders), (), 0, 0, 0)
 
     def _longest_ttl_ns(self, query: Query, attribution: Attribution) -> int:
         if attribution.process is None and attribution.reason not in _SETTLED:
@@ -209,17 +303,33 @@ class ConnectionIndex:
             return MAX_TTL_UNHEARD_UDP_NS
         return MAX_TTL_NS
 
+    def _prolong(self, query: Query, previous: Answer) -> Answer:
+        """Answer as before; what was known stays as it was confirmed then."""
+        attribution = replace(previous.attribution, final=True)
+        until_ns = self._clock() + (MIN_TTL_NS if query.protocol in _DATAGRAM else MAX_NEGATIVE_TTL_NS)
+        answer = replace(previous, attribution=attribution, until_ns=until_ns)
+        self._answers[query] = answer
+        return answer
+
+    def _note_user(self, netns: int, protocol: int, port: int, process: Process) -> None:
+        """Take note of who uses a port: it is likely to hold the next connection there too."""
+        users = self._users.setdefault((netns, protocol, port), {})
+        users[process.id] = process
+        if len(users) > MAX_USERS:
+            del users[next(iter(users))]
+
     def _remember(self, query: Query, attribution: Attribution, selection: Selection) -> Answer:
         now = self._clock()
         sockets = tuple(socket.id for socket in selection.sockets)
-        previous = self._previous.get(query)
+        previous = self._previous.get(_key(query))
         first = previous.asked_ns if previous and previous.sockets == sockets else now
         ttl = max(MIN_TTL_NS, min(self._longest_ttl_ns(query, attribution), now - first))
-        answer = Answer(attribution, sockets, first, now + ttl)
+        live = any(socket.inode and socket.state in _LIVE for socket in selection.sockets)
+        answer = Answer(attribution, sockets, first, now, now + ttl, live)
         self._answers[query] = answer
-        self._previous[query] = answer
-        if attribution.match is Match.EXACT and attribution.process:
-            self._users.setdefault((query.netns, query.protocol, query.local_port), set()).add(attribution.process.id)
+        self._previous[_key(query)] = answer
+        if attribution.match in (Match.EXACT, Match.LISTENER) and attribution.process:
+            self._note_user(query.netns, query.protocol, query.local_port, attribution.process)
         return answer
 
     def _attribute_accepted(self, query: Query, selection: Selection, *, opens: bool) -> Attribution:
@@ -236,8 +346,8 @@ class ConnectionIndex:
         if opens or any(socket.state in _HALF_OPEN for socket in connections):
             return attribution
         process = attribution.process
-        users = self._users.get((query.netns, query.protocol, query.local_port), set())
-        if process and attribution.match is Match.LISTENER and users <= {process.id}:
+        users = self._users.get((query.netns, query.protocol, query.local_port), {})
+        if process and attribution.match is Match.LISTENER and users.keys() <= {process.id}:
             return attribution
         return Attribution(reason=Reason.CLOSED, evidence=self._engine.name, holders=attribution.holders, final=False)
 
@@ -271,7 +381,7 @@ class ConnectionIndex:
         else:
             port = query.local_port
             candidates = tuple(process for process in owners if process.pid & 0xFFFF == port) or tuple(owners)
-            previous = self._previous.get(query)
+            previous = self._previous.get(_key(query))
             steady = previous and self._clock() - previous.asked_ns > STEADY_NS and len(owners) == 1
             if candidates and candidates[0].pid & 0xFFFF != port and not steady:
                 return Attribution(reason=Reason.AMBIGUOUS, evidence=self._engine.name, holders=candidates, final=False)
@@ -284,24 +394,32 @@ class ConnectionIndex:
 
     def _owners_of(self, socket: Socket) -> tuple[Process, ...]:
         """Return who holds a socket now, or who held it last if no file holds it any more."""
-        held = self._holders.known(socket.inode) if socket.inode else ()
+        if not socket.inode:
+            return self._owners.get(socket.id, ())
+        held = self._holders.known(socket.inode)
         if held:
             self._owners[socket.id] = held
-            return held
-        return self._owners.get(socket.id, ())
+        return held
 
 
-_NOT_ASKED = Answer(Attribution(reason=Reason.NOT_COVERED, final=False), (), 0, 0)
+_NOT_ASKED = Answer(Attribution(reason=Reason.NOT_COVERED, final=False), (), 0, 0, 0)
 
 
-def _tuple(socket: Socket) -> tuple[object, ...]:
+def _key(query: Query) -> Ends:
+    """Return what an answer is remembered by, whichever way the packet went."""
+    return Ends(*query[:6])
+
+
+def _possible_ends(query: Query) -> tuple[Ends, ...]:
+    """Return the ends that a datagram socket which fits a query can have: connected, bound, or on the wildcard."""
+    exact = _key(query)
     return (
-        socket.netns,
-        socket.protocol,
-        socket.local_address,
-        socket.local_port,
-        socket.remote_address,
-        socket.remote_port,
+        exact,
+        *(
+            exact._replace(local_address=local, remote_address=unspecified, remote_port=0)
+            for unspecified in (UNSPECIFIED, UNSPECIFIED_V4)
+            for local in (query.local_address, unspecified)
+        ),
     )
 
 

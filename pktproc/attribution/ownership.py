@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cachetools import LRUCache
 
 from pktproc.attribution.engine import Engine, Holdings
-from pktproc.model import Process, Reason, Socket
+from pktproc.model import Process, ProcessId, Reason, Socket
 
 NS_PER_S = 1_000_000_000
 MAX_INODES = 1 << 16
@@ -18,6 +18,7 @@ SCAN_SHARE = 0.2
 VERIFY_SHARE = 0.05
 RECHECK_SHARE = 0.1
 VERIFY_NS = 10 * NS_PER_S
+BURST_NS = NS_PER_S // 10
 
 
 @dataclass(slots=True)
@@ -27,25 +28,29 @@ class _Held:
 
 
 class Pace:
-    """Limit work to a share of the time: after work that took t, pause t * (1 / share - 1)."""
+    """Limit work to a share of the time; what was saved up allows a burst of 100 ms."""
 
     def __init__(self, share: float) -> None:
-        self._pause = 1 / share - 1
-        self._next_ns = 0
+        self._share = share
+        self._credit_ns = float(BURST_NS)
+        self._counted_ns: int | None = None
 
     def allows(self, now_ns: int) -> bool:
         """Say whether work may start now."""
-        return now_ns >= self._next_ns
+        if self._counted_ns is not None:
+            self._credit_ns = min(BURST_NS, self._credit_ns + (now_ns - self._counted_ns) * self._share)
+        self._counted_ns = now_ns
+        return self._credit_ns > 0
 
     def worked(self, begin_ns: int, end_ns: int) -> None:
         """Take note of work."""
-        self._next_ns = end_ns + int((end_ns - begin_ns) * self._pause)
+        self._credit_ns -= end_ns - begin_ns
 
 
 class HolderIndex:
     """Keep which processes hold which socket inode.
 
-    Times are the injected clock's, monotonic nanoseconds. `denied` is how many processes the last look at everyone
+    Times are the injected clock's, monotonic nanoseconds. `denied` of `looked_at` processes the last look at everyone
     could not inspect.
     """
 
@@ -53,9 +58,10 @@ class HolderIndex:
         self._engine = engine
         self._clock = clock
         self._held: LRUCache[int, _Held] = LRUCache(MAX_INODES)
+        self._fresh: dict[ProcessId, Process] = {}
         self._waiting: set[int] = set()
         self._orphans: LRUCache[int, int] = LRUCache(MAX_INODES)
-        self.denied = 0
+        self.denied = self.looked_at = 0
         self._scan_pace = Pace(SCAN_SHARE)
         self._verify_pace = Pace(VERIFY_SHARE)
         self._recheck_pace = Pace(RECHECK_SHARE)
@@ -69,39 +75,52 @@ class HolderIndex:
         """Find the holders of all sockets of the host in one look at everyone."""
         self._look_at_everyone({socket.inode: socket.uid for socket in sockets})
 
-    def learn(self, sockets: Iterable[Socket], *, hurry: bool = False) -> None:
+    def learn(self, sockets: Iterable[Socket], likely: Mapping[int, Sequence[Process]]) -> None:
         """Find the holders of sockets in as few looks as possible, and ask those that are known again.
 
-        New processes are looked at first. Everyone is looked at for what is still missing, if the pace allows, and for
-        sockets whose holders were last verified long ago. In a `hurry` only what is missing is looked for.
+        Processes that are `likely` to hold an inode and new ones are looked at first. Everyone is looked at for what
+        is still missing, if the pace allows, and for sockets whose holders were last verified long ago.
         """
         wanted = {socket.inode: socket.uid for socket in sockets}
-        if not hurry:
-            self._recheck([inode for inode in wanted if inode in self._held])
+        self._recheck([inode for inode in wanted if inode in self._held])
+        hinted = {inode: processes for inode, processes in likely.items() if inode not in self._held}
+        if hinted:
+            self.take(self._engine.recheck(hinted))
         if missing := self._missing(wanted):
-            self._take(self._engine.newcomers(missing), verified_ns=None)
+            self.take(self._engine.newcomers(missing))
             missing = self._missing(wanted)
         now = self._clock()
         if missing and self._scan_pace.allows(now):
             self._look_at_everyone(missing | self._unverified(now))
-        elif not hurry and self._verify_pace.allows(now) and (stale := self._unverified(now)):
+        elif self._verify_pace.allows(now) and (stale := self._unverified(now)):
             self._look_at_everyone(stale)
         self._waiting = set(self._missing(wanted)) - self._orphans.keys()
+
+    def forget(self, process: ProcessId) -> None:
+        """Let go of what a process that ended has held."""
+        for inode in [i for i, entry in self._held.items() if any(p.id == process for p in entry.processes)]:
+            del self._held[inode]
+
+    def fresh(self) -> list[Process]:
+        """Return the holders that were found since the last call."""
+        found, self._fresh = self._fresh, {}
+        return list(found.values())
 
     def why_not(self, sockets: Iterable[Socket]) -> tuple[Reason, bool]:
         """Return why sockets have no known holder and whether that is the last word.
 
-        A socket that exists with an inode, and that two looks at everyone found with nobody, is the kernel's own.
+        A socket that exists with an inode, and that two looks at everyone found with nobody, is the kernel's own or
+        that of a process that may not be inspected; where most may not, one look is enough.
         """
         inodes = [socket.inode for socket in sockets if socket.inode]
         if not inodes:
             return Reason.CLOSED, True
         if not self._waiting.isdisjoint(inodes):
             return Reason.NOT_COVERED, False
-        if self.denied:
+        if self.denied * 2 > self.looked_at:
             return Reason.PERMISSION, True
         if all(self._orphans.get(inode, 0) > 1 for inode in inodes):
-            return Reason.KERNEL, True
+            return Reason.PERMISSION if self.denied else Reason.KERNEL, True
         return Reason.CLOSED, False
 
     def _missing(self, wanted: dict[int, int | None]) -> dict[int, int | None]:
@@ -123,6 +142,7 @@ class HolderIndex:
         for inode in inodes:
             if processes := found.holders.get(inode):
                 self._held[inode] = _Held(_eldest_first(processes), self._held[inode].verified_ns)
+                self._fresh |= {process.id: process for process in processes}
             else:
                 del self._held[inode]
 
@@ -132,17 +152,19 @@ class HolderIndex:
         end = self._clock()
         self._scan_pace.worked(begin, end)
         self._verify_pace.worked(begin, end)
-        self.denied = found.denied
-        self._take(found, verified_ns=end)
+        self.denied, self.looked_at = found.denied, found.looked_at
+        self.take(found, end)
         for inode in wanted.keys() - found.holders.keys():
             if inode in self._held:  # its process ended; the socket may still be asked for
                 self._held[inode].verified_ns = end
             else:
                 self._orphans[inode] = self._orphans.get(inode, 0) + 1
 
-    def _take(self, found: Holdings, *, verified_ns: int | None) -> None:
+    def take(self, found: Holdings, verified_ns: int | None = None) -> None:
+        """Take in the holders that a look found, which was at everyone at `verified_ns` or else at some only."""
         for inode, processes in found.holders.items():
             self._held[inode] = _Held(_eldest_first(processes), verified_ns)
+            self._fresh |= {process.id: process for process in processes}
             self._orphans.pop(inode, None)
 
 

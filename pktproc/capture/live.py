@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import select
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from pktproc.capture.filter import ANY
 from pktproc.capture.scout import Scout, open_scout
 from pktproc.capture.tap import Statistics, Tap
 from pktproc.kernel import namespaces
-from pktproc.model import Flow, Interface
+from pktproc.model import Interface
 from pktproc.packets.batch import Bytes, Column, PacketBatch
 
 DEFAULT_SNAPLEN = 262144
@@ -41,16 +41,24 @@ class CaptureOptions:
     way: str = "inout"
 
 
+class ScoutPost(NamedTuple):
+    """A scout and the tap beside which it listens."""
+
+    scout: Scout
+    tap: Tap
+
+
 class LiveCapture:
     """Capture packets until closed.
 
-    `namespaces` are the inode numbers of those captured in, `notes` what the user should know (a refused ring).
+    `posts` are the scouts, `namespaces` the inode numbers of those captured in, `notes` what the user should know (a
+    refused ring).
     """
 
     def __init__(self, options: CaptureOptions) -> None:
         spaces: list[Path | None] = [namespaces.named(name) for name in options.netns] or [None]
         self._taps: list[Tap] = []
-        self._scouts: dict[int, tuple[Scout, Tap]] = {}
+        self.posts: list[ScoutPost] = []
         self._interfaces: list[Interface] = []
         self._places: dict[tuple[int, int], int] = {}
         try:
@@ -58,7 +66,7 @@ class LiveCapture:
                 for name in options.interfaces:
                     self._taps.append(_tap(name, space, options))
                     if options.way != "in" and (scout := open_scout(name, space, options.expression)):
-                        self._scouts[scout.fileno()] = scout, self._taps[-1]
+                        self.posts.append(ScoutPost(scout, self._taps[-1]))
         except BaseException:
             self.close()
             raise
@@ -69,29 +77,15 @@ class LiveCapture:
             if tap.ring_refused
         ]
         self._by_fd = {tap.fileno(): tap for tap in self._taps}
-        self._all, self._first = select.poll(), select.poll()
+        self._poll = select.poll()
         for descriptor in self._by_fd:
-            self._all.register(descriptor, select.POLLIN | select.POLLERR)
-        for descriptor in self._scouts:
-            self._all.register(descriptor, select.POLLIN)
-            self._first.register(descriptor, select.POLLIN)
+            self._poll.register(descriptor, select.POLLIN | select.POLLERR)
 
-    def wait(self, timeout_ms: float, *, blocks: bool = True) -> list[Flow]:
-        """Wait until packets can be read, at most `timeout_ms`; return the flows that first packets opened meanwhile.
-
-        With `blocks` False only first packets end the wait. Raise `CaptureError` if an interface is gone.
-        """
-        flows: list[Flow] = []
-        now_ns = time.monotonic_ns()
-        for descriptor, event in (self._all if blocks else self._first).poll(timeout_ms):
-            if descriptor in self._scouts:
-                scout, tap = self._scouts[descriptor]
-                flows += scout.read(tap.netns, tap.ifindexes, now_ns)
-            elif event & select.POLLERR:
+    def wait(self, timeout_ms: float) -> None:
+        """Wait until packets can be read, at most `timeout_ms`; raise `CaptureError` if an interface is gone."""
+        for descriptor, event in self._poll.poll(timeout_ms):
+            if event & select.POLLERR:
                 self._by_fd[descriptor].check()
-        for scout, _ in self._scouts.values():
-            scout.widen(now_ns)
-        return flows
 
     def read(self) -> PacketBatch | None:
         """Return the packets that are ready, in order of time; None if there are none."""
@@ -110,9 +104,9 @@ class LiveCapture:
         """Stop capturing."""
         for tap in self._taps:
             tap.close()
-        for scout, _ in self._scouts.values():
-            scout.close()
-        self._taps, self._scouts = [], {}
+        for post in self.posts:
+            post.scout.close()
+        self._taps, self.posts = [], []
 
     def _batch(self, tap: Tap, frames: Frames) -> PacketBatch:
         met, position = np.unique(frames.ifindex, return_inverse=True)

@@ -58,15 +58,12 @@ def _frame(data: bytes, ancillary: list[tuple[int, int, bytes]], address: tuple[
     """Return a packet as a TPACKET_V3 ring would show it."""
     status = tci = tpid = 0
     wire, net = len(data), 0
-    seconds = nanoseconds = 0
     for level, kind, value in ancillary:
         if level == _SOL_PACKET and kind == _PACKET_AUXDATA and len(value) >= _AUXDATA.size:
             status, wire, _, mac, net_offset, tci, tpid = _AUXDATA.unpack_from(value)
             net = net_offset - mac
-        elif level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(value) >= _TIMESPEC.size:
-            seconds, nanoseconds = _TIMESPEC.unpack_from(value)
     head = np.zeros(1, blocks.FRAME)
-    head["sec"], head["nsec"] = seconds, nanoseconds
+    head["sec"], head["nsec"] = divmod(timestamp_ns(ancillary), 1_000_000_000)
     head["snaplen"], head["len"], head["status"] = len(data), wire, status
     head["mac"], head["net"] = _MAC_OFFSET, _MAC_OFFSET + net
     head["vlan_tci"], head["vlan_tpid"] = tci, tpid
@@ -75,6 +72,15 @@ def _frame(data: bytes, ancillary: list[tuple[int, int, bytes]], address: tuple[
     head["ifindex"] = _ifindex(name)
     padding = bytes(-(len(data) + _MAC_OFFSET) % 16)
     return head.tobytes() + bytes(_MAC_OFFSET - blocks.FRAME.itemsize) + data + padding
+
+
+def timestamp_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """Return the time of a packet since the epoch in ns from its control messages, 0 if it is not among them."""
+    for level, kind, value in ancillary:
+        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(value) >= _TIMESPEC.size:
+            seconds, nanoseconds = _TIMESPEC.unpack_from(value)
+            return int(seconds) * 1_000_000_000 + int(nanoseconds)
+    return 0
 
 
 def _ifindex(name: str) -> int:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pktproc.capture import filter as packet_filter
+from pktproc.capture.plain import timestamp_ns
 from pktproc.capture.tap import open_socket
 from pktproc.errors import PktprocError
 from pktproc.kernel import namespaces
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _SYN = "((tcp[tcpflags] & (tcp-syn|tcp-ack) = tcp-syn) or (ip6[6] = 6 and ip6[53] & 0x12 = 2))"
 _EXPRESSIONS = (f"{_SYN} or udp or icmp or icmp6", _SYN)
 _HEADER_BYTES = 128
+_ANCILLARY_BYTES = 256
 _BUFFER_BYTES = 1 << 15
 # More than this at once is a flood, not a new program: take less for a second.
 _MOST_AT_ONCE = 32
@@ -67,19 +70,22 @@ class Scout:
         """Return the descriptor to wait on."""
         return self._socket.fileno()
 
-    def read(self, netns: int, ifindexes: Mapping[str, int], now_ns: int) -> list[Flow]:
-        """Return the flows of the packets that are waiting; a flood narrows what is taken for the next second."""
-        flows: list[Flow] = []
+    def read(self, netns: int, ifindexes: Mapping[str, int], now_ns: int) -> list[tuple[Flow, int]]:
+        """Return the flows of the packets that are waiting, each with its packet's time since the epoch in ns.
+
+        A flood narrows what is taken for the next second.
+        """
+        flows: list[tuple[Flow, int]] = []
         for taken in range(_MOST_AT_ONCE + 1):
             try:
-                data, address = self._socket.recvfrom(_HEADER_BYTES)
+                data, ancillary, _, address = self._socket.recvmsg(_HEADER_BYTES, _ANCILLARY_BYTES)
             except OSError:
                 break
             if taken == _MOST_AT_ONCE:
                 self._narrow(now_ns)
             flow = parse(data, netns, ifindexes.get(address[0], 0), ethernet=address[3] in _ETHERNET_LIKE)
             if flow is not None:
-                flows.append(flow)
+                flows.append((flow, timestamp_ns(ancillary) or time.time_ns()))
         return flows
 
     def _narrow(self, now_ns: int) -> None:

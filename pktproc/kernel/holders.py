@@ -62,9 +62,9 @@ class HolderScan:
             pids.sort(key=lambda pid: self._owner(pid) not in uids)
         links = _links(wanted)
         holders: dict[int, list[Process]] = {}
-        denied = sum(not self._visit(pid, links, holders) for pid in pids)
+        looked = [inspected for pid in pids if (inspected := self._visit(pid, links, holders)) is not None]
         self._known = frozenset(pids)
-        return Holdings(holders, complete=True, denied=denied)
+        return Holdings(holders, complete=True, denied=looked.count(False), looked_at=len(looked))
 
     def _newest_pids(self) -> Iterator[int]:
         """Yield the last few pids that were given out, then all others: listing /proc takes longer than many live."""
@@ -79,18 +79,20 @@ class HolderScan:
         except OSError:
             return None
 
-    def _visit(self, pid: int, links: Mapping[str, int], holders: dict[int, list[Process]]) -> bool:
-        """Add what one process holds to `holders`; return False if it may not be inspected."""
+    def _visit(self, pid: int, links: Mapping[str, int], holders: dict[int, list[Process]]) -> bool | None:
+        """Add what one process holds to `holders`; return False if it may not be inspected, None if it has no files."""
         try:
             with opened(self._proc, pid) as directory:
                 held = _sockets(directory, links)
+                if held is None:
+                    return None
                 if held and (process := self._reader.read(pid, directory)):
                     for inode in held:
                         holders.setdefault(inode, []).append(process)
         except PermissionError:
-            return False
+            return None if self._reader.identity(pid) is None else False  # also what a process that ends is asked
         except OSError:
-            return True
+            return None
         return True
 
 
@@ -98,17 +100,18 @@ def _links(inodes: Iterable[int]) -> dict[str, int]:
     return {f"socket:[{inode}]": inode for inode in inodes}
 
 
-def _sockets(directory: int, links: Mapping[str, int]) -> set[int]:
+def _sockets(directory: int, links: Mapping[str, int]) -> set[int] | None:
     descriptors = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     held: set[int] = set()
     try:
-        for name in os.listdir(descriptors):  # noqa: PTH208 - a descriptor, not a path
+        names = os.listdir(descriptors)  # noqa: PTH208 - a descriptor, not a path
+        for name in names:
             try:
                 target = os.readlink(name, dir_fd=descriptors)
-            except OSError:
-                continue
+            except FileNotFoundError:
+                continue  # closed meanwhile
             if target in links:
                 held.add(links[target])
     finally:
         os.close(descriptors)
-    return held
+    return held if names else None

@@ -6,9 +6,10 @@ import socket
 import struct
 
 from pktproc.kernel import netlink
-from pktproc.model import V4_MAPPED_PREFIX, Socket
+from pktproc.model import V4_MAPPED_PREFIX, Protocol, Socket
 
 SOCK_DIAG_BY_FAMILY = 20
+_SWAPPED = frozenset({Protocol.UDP, Protocol.UDPLITE})
 ANY_COOKIE = 0xFFFFFFFFFFFFFFFF
 ALL_STATES = 0xFFFFFFFF
 
@@ -66,6 +67,8 @@ def exact_request(
     The kernel's answer can be a listener (inet_diag_find_one_icsk): compare it with what was asked. AF_INET requests
     find IPv6 sockets with IPv4-mapped addresses too.
     """
+    if protocol in _SWAPPED:
+        local, remote = remote, local
     local_address, remote_address = local[0], remote[0]
     family = socket.AF_INET if local_address.startswith(V4_MAPPED_PREFIX) else socket.AF_INET6
     sockid = b"".join(

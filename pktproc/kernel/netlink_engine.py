@@ -51,8 +51,8 @@ class NetlinkEngine:
 
     name = "netlink"
 
-    def __init__(self, proc: Path = Path("/proc"), *, cmdline: bool = True) -> None:
-        self._floor = ProcfsEngine(proc, cmdline=cmdline)
+    def __init__(self, proc: Path = Path("/proc"), *, cmdline: bool = True, floor: ProcfsEngine | None = None) -> None:
+        self._floor = floor or ProcfsEngine(proc, cmdline=cmdline)
         self._rooms: dict[int, _Room | None] = {}
         self._own = namespaces.current()
         self._spaces = namespaces.discover(proc)
@@ -64,6 +64,10 @@ class NetlinkEngine:
         self.hears_ends = room.ended is not None
         if room.ended is None:
             self._limit(room.deaf)
+
+    def companion(self) -> NetlinkEngine:
+        """Return an engine for use in another thread beside this one: own netlink sockets, shared view of processes."""
+        return NetlinkEngine(floor=self._floor)
 
     def close(self) -> None:
         """Close the netlink sockets of all namespaces."""
@@ -206,6 +210,11 @@ def _exact(diag: DiagSocket, protocol: int, queries: list[Query]) -> list[list[S
 def _by_port(diag: DiagSocket, protocol: int, queries: list[Query]) -> list[list[Socket]]:
     ports = {query.local_port for query in queries}
     by_port: dict[int, list[Socket]] = defaultdict(list)
+    if len(queries) <= _MAX_PORT_DUMPS:
+        connected = [_connected(diag, protocol, query) for query in queries]
+        for port in {query.local_port for query, found in zip(queries, connected, strict=True) if not found}:
+            by_port[port] = list(diag.dump(protocol, port=port))
+        return [found or by_port[query.local_port] for query, found in zip(queries, connected, strict=True)]
     if len(ports) <= _MAX_PORT_DUMPS:
         for port in ports:
             by_port[port] = list(diag.dump(protocol, port=port))
@@ -213,3 +222,16 @@ def _by_port(diag: DiagSocket, protocol: int, queries: list[Query]) -> list[list
         for socket in diag.dump(protocol):
             by_port[socket.local_port].append(socket)
     return [by_port[query.local_port] for query in queries]
+
+
+def _connected(diag: DiagSocket, protocol: int, query: Query) -> list[Socket]:
+    """Return the socket that is connected just so, in a list that is empty if there is none."""
+    found = diag.find(
+        protocol,
+        local=(query.local_address, query.local_port),
+        remote=(query.remote_address, query.remote_port),
+        ifindex=query.ifindex,
+    )
+    if found and found[2:6] == (query.local_address, query.local_port, query.remote_address, query.remote_port):
+        return [found]
+    return []

@@ -29,6 +29,10 @@ class ProcfsEngine:
         self._scan = HolderScan(ProcessReader(proc, cmdline=cmdline))
         self._namespaces = namespaces.discover(proc)
 
+    def companion(self) -> ProcfsEngine:
+        """Return an engine for use in another thread beside this one."""
+        return self
+
     def close(self) -> None:
         """Let go of everything; nothing is open between calls."""
 

@@ -48,9 +48,9 @@ class DiagSocket:
     def find(
         self, protocol: int, *, local: tuple[bytes, int], remote: tuple[bytes, int], ifindex: int = 0
     ) -> SocketFact | None:
-        """Return the TCP or DCCP socket that packets from `remote` to `local` reach, or None.
+        """Return the socket that packets from `remote` to `local` reach, or None.
 
-        The answer may be the listener; the caller compares.
+        The answer may be a listener or a socket that is not connected; the caller compares.
         """
         self._sequence += 1
         request = inet_diag.exact_request(
@@ -118,6 +118,8 @@ class EndedSockets:
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
         )
+        # Without a port id of its own the kernel takes the socket for the sender and passes it over (do_one_broadcast).
+        self._socket.bind((0, 0))
         try:
             for group in DESTROY_GROUPS:
                 self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)

@@ -1,0 +1,120 @@
+"""Who gets short-lived processes right: each engine of pktproc, nethogs, and a loop around ss.
+
+Processes start one after another, each with one TCP connection. A process counts as right when it was named for its
+connection (by pktproc: in every packet of it), as unknown when nobody was, as wrong when somebody else was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from bed.namespaces import Namespace, NamespacePair
+from bed.program import Command, Program
+from bed.sniff import Sniff
+from bed.verdict import judge_processes
+from benchmarks.measuring import Measured, print_table
+
+PORT = 7000
+_HOLDER = re.compile(r"pid=(\d+),fd=\d+")
+
+
+class Score(NamedTuple):
+    """Processes named right, not named, named wrong."""
+
+    right: int
+    unknown: int
+    wrong: int
+
+
+class Storm(NamedTuple):
+    """What a storm told: the pid behind each source port, and how long its processes lived."""
+
+    pids: Mapping[int, int]
+    median_life_ms: float
+
+
+@contextmanager
+def storm(pair: NamespacePair, life_ms: float, count: int) -> Iterator[Callable[[], Storm]]:
+    """Prepare a storm; yield what lets it loose and returns its truth."""
+    arguments = (pair.right.v4, PORT, "--count", count, "--life-ms", life_ms)
+    with (
+        Program("tcp_server", pair.right.v4, PORT, namespace=pair.right).ready(),
+        Program("storm", *arguments, namespace=pair.left).ready() as program,
+    ):
+
+        def run() -> Storm:
+            program.say()
+            (done,) = program.expect("done", timeout=600)
+            return Storm({child["port"]: child["child"] for child in program.events("child")}, done["median_life_ms"])
+
+        yield run
+
+
+def by_pktproc(engine: str, namespace: Namespace, run: Callable[[], Storm]) -> tuple[Score, Storm]:
+    """Judge an engine."""
+    with Sniff("--engine", engine, f"tcp port {PORT}", on=namespace) as sniff:
+        truth = run()
+        packets = sniff.stop().packets
+    verdict = judge_processes(packets, {("tcp", namespace.v4, port): pid for port, pid in truth.pids.items()})
+    return Score(verdict.right, verdict.unknown.total(), verdict.wrong), truth
+
+
+def by_nethogs(namespace: Namespace, run: Callable[[], Storm]) -> tuple[Score, Storm]:
+    """Judge nethogs, whose lines name `program/pid/uid`; a pid that is none of the storm's is wrong."""
+    with Measured(["nethogs", "-t", "-C", "-d", "1", namespace.interface], namespace) as nethogs:
+        nethogs.wait_for_talk("refreshing")
+        truth = run()
+        refreshes = nethogs.stdout.so_far().count("Refreshing:")
+        nethogs.stdout.find(lambda line: line == "Refreshing:", refreshes + 2, 10)
+        nethogs.interrupt()
+        named = {int(line.split("\t")[0].rsplit("/", 2)[1]) for line in nethogs.stdout.so_far() if "/" in line} - {0}
+    right = len(named & set(truth.pids.values()))
+    wrong = len(named - set(truth.pids.values()))
+    return Score(right, len(truth.pids) - right, wrong), truth
+
+
+def by_ss(namespace: Namespace, run: Callable[[], Storm]) -> tuple[Score, Storm]:
+    """Judge `ss -tnp` in a loop as fast as it goes."""
+    with Command(["sh", "-c", "while ss -Hatnp; do :; done"], namespace) as loop:
+        truth = run()
+        loop.child.send_signal(signal.SIGTERM)
+        loop.child.wait()
+        seen: dict[int, set[int]] = {}
+        for line in loop.stdout.to_the_end(30):
+            port = int(line.split()[3].rpartition(":")[2])
+            seen.setdefault(port, set()).update(int(pid) for pid in _HOLDER.findall(line))
+    right = sum(pid in seen.get(port, ()) for port, pid in truth.pids.items())
+    wrong = sum(bool(seen.get(port, set()) - {pid}) for port, pid in truth.pids.items())
+    return Score(right, len(truth.pids) - right - wrong, wrong), truth
+
+
+def main() -> None:
+    """Let every tool judge a storm of each length of life."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=1000, help="processes of each storm")
+    parser.add_argument("--life-ms", type=float, nargs="+", default=[20, 1])
+    options = parser.parse_args()
+    rows = []
+    with NamespacePair() as pair:
+        tools: dict[str, Callable[[Callable[[], Storm]], tuple[Score, Storm]]] = {
+            "pktproc netlink": lambda run: by_pktproc("netlink", pair.left, run),
+            "pktproc procfs": lambda run: by_pktproc("procfs", pair.left, run),
+            "nethogs -t": lambda run: by_nethogs(pair.left, run),
+            "ss -tnp in a loop": lambda run: by_ss(pair.left, run),
+        }
+        for life_ms in options.life_ms:
+            for name, judge in tools.items():
+                with storm(pair, life_ms, options.count) as run:
+                    score, truth = judge(run)
+                share = f"{score.right / options.count:.1%}"
+                rows.append((name, f"{truth.median_life_ms:.1f}", *score, share))
+    print_table(("tool", "median life ms", "right", "unknown", "wrong", "share right"), rows)
+
+
+if __name__ == "__main__":
+    main()

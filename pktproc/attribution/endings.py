@@ -1,0 +1,74 @@
+"""What is known of sockets that ended: which, and on which addresses something ended a moment ago."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from cachetools import TTLCache
+
+from pktproc.model import ProcessId, Socket, SocketId
+
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
+
+MAX_ENDED = 1 << 15
+# TIME_WAIT lasts 60 s (TCP_TIMEWAIT_LEN, include/net/tcp.h); late packets come within it.
+PAST_TTL_NS = 90 * NS_PER_S
+# Notices overtake packets that wait in a block of the capture, and the walk may be behind by some blocks.
+RECENT_NS = 50 * NS_PER_MS
+
+
+class Ends(NamedTuple):
+    """Both ends of a socket: its namespace, protocol, addresses and ports."""
+
+    netns: int
+    protocol: int
+    local_address: bytes
+    local_port: int
+    remote_address: bytes
+    remote_port: int
+
+
+class Exit(NamedTuple):
+    """The end of a process, which happened shortly before it was heard of at `heard_ns` (monotonic)."""
+
+    process: ProcessId
+    heard_ns: int
+
+
+def ends_of(socket: Socket) -> Ends:
+    """Return the ends of a socket."""
+    return Ends(*socket[:6])
+
+
+class Endings:
+    """Remember the sockets and processes that ended; `clock` returns monotonic nanoseconds."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._ended: TTLCache[SocketId, bool] = TTLCache(MAX_ENDED, PAST_TTL_NS, timer=clock)
+        self._exits: TTLCache[ProcessId, int] = TTLCache(MAX_ENDED, PAST_TTL_NS, timer=clock)
+        self._recent: TTLCache[Ends, frozenset[SocketId]] = TTLCache(MAX_ENDED, RECENT_NS, timer=clock)
+
+    def note(self, sockets: Iterable[Socket]) -> None:
+        """Take note of sockets that ended."""
+        for socket in sockets:
+            self._ended[socket.id] = True
+            ends = ends_of(socket)
+            self._recent[ends] = self._recent.get(ends, frozenset()) | {socket.id}
+
+    def has_ended(self, socket: SocketId) -> bool:
+        """Say whether the end of a socket was heard of, within the last 90 s."""
+        return socket in self._ended
+
+    def recent(self, ends: Ends) -> frozenset[SocketId]:
+        """Return the sockets with these ends that ended within the last 50 ms."""
+        return self._recent.get(ends, frozenset())
+
+    def note_exit(self, ended: Exit) -> None:
+        """Take note of a process that ended."""
+        self._exits[ended.process] = ended.heard_ns
+
+    def exit_ns(self, process: ProcessId) -> int | None:
+        """Return when the end of a process was heard of, None if it was not."""
+        return self._exits.get(process)

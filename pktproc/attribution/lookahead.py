@@ -1,0 +1,71 @@
+"""Look at once for the sockets and processes of flows that just began, while the rest of the walk is busy.
+
+What is found is only taken down here. It enters the index later, in the thread that owns the index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cachetools import TTLCache
+
+from pktproc.attribution.engine import Engine, Holdings, Query
+from pktproc.attribution.matching import select
+from pktproc.model import Flow, Match, Protocol, Socket
+
+_AGAIN_NS = 20_000_000
+_MAX_RECENT = 1 << 12
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """Hold what an engine said of a flow's sender, moments after a packet at `packet_ns` (monotonic)."""
+
+    query: Query
+    sockets: list[Socket]
+    holdings: Holdings
+    packet_ns: int
+
+
+class LookAhead:
+    """Ask an engine for the senders of first packets; `clock` returns monotonic nanoseconds.
+
+    TCP is asked for at each SYN, datagrams 50 times a second for each flow at most.
+    """
+
+    def __init__(self, engine: Engine, clock: Callable[[], int]) -> None:
+        self._engine = engine
+        self._recent: TTLCache[Query, bool] = TTLCache(_MAX_RECENT, _AGAIN_NS, timer=clock)
+
+    def sightings(self, flows: Iterable[tuple[Flow, int]]) -> list[Sighting]:
+        """Return what can be found out about the senders of outgoing flows, each with the time of a packet.
+
+        Those without a socket are left out.
+        """
+        found = []
+        for flow, packet_ns in flows:
+            query = sender_query(flow, flow.netns, flow.ifindex)
+            if flow.protocol != Protocol.TCP:
+                if query in self._recent:
+                    continue
+                self._recent[query] = True
+            selection = select(query, self._engine.candidates([query])[0])
+            inodes = [socket.inode for socket in selection.sockets if socket.inode]
+            if inodes and selection.match is not Match.LISTENER:
+                found.append(Sighting(query, selection.sockets, self._engine.newcomers(inodes), packet_ns))
+        return found
+
+
+def sender_query(flow: Flow, netns: int, ifindex: int) -> Query:
+    """Return the query for the source of a flow, whose socket is in namespace `netns`."""
+    return Query(
+        netns=netns,
+        protocol=flow.protocol,
+        local_address=flow.source_address,
+        local_port=flow.source_port,
+        remote_address=flow.destination_address,
+        remote_port=flow.destination_port,
+        ifindex=ifindex,
+        outgoing=True,
+    )

@@ -1,0 +1,108 @@
+"""The thread that must not be late: it looks first packets up at once, and hears of processes that end."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from pktproc.attribution.endings import Exit
+from pktproc.attribution.lookahead import LookAhead, Sighting
+from pktproc.capture.live import ScoutPost
+from pktproc.errors import PktprocError
+from pktproc.kernel.exits import ExitWatch
+from pktproc.kernel.processes import ProcessReader
+from pktproc.model import Process
+
+Item = TypeVar("Item")
+
+_POLL_S = 0.2
+# What nobody fetched is dropped, the oldest first: sightings and exits only make answers earlier and safer.
+_MOST_KEPT = 1 << 12
+
+
+class Watch:
+    """Run a `LookAhead` on what scouts hear and follow processes, in a thread of its own.
+
+    `trouble` says why it gave up, if it did.
+    """
+
+    def __init__(self, posts: Sequence[ScoutPost], look_ahead: LookAhead) -> None:
+        self.trouble: str | None = None
+        self._posts = {post.scout.fileno(): post for post in posts}
+        self._look_ahead = look_ahead
+        self._exit_watch = ExitWatch(ProcessReader(cmdline=False))
+        self._lock = threading.Lock()
+        self._sightings: deque[Sighting] = deque(maxlen=_MOST_KEPT)
+        self._exits: deque[Exit] = deque(maxlen=_MOST_KEPT)
+        self._stopping = threading.Event()
+        self._epoll = select.epoll()
+        for descriptor in self._posts:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        self._thread = threading.Thread(target=self._run, name="pktproc-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen; once is enough."""
+        if not self._thread.ident:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, wait for it and close everything."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._epoll.close()
+        self._exit_watch.close()
+
+    def follow(self, processes: Iterable[Process]) -> None:
+        """Hear when these processes end."""
+        with self._lock:
+            for process in processes:
+                descriptor, given_up = self._exit_watch.follow(process)
+                if given_up is not None:
+                    os.close(given_up)
+                if descriptor is not None:
+                    self._epoll.register(descriptor, select.EPOLLIN)
+
+    def sightings(self) -> list[Sighting]:
+        """Return what was seen of first packets since the last call."""
+        return _emptied(self._sightings)
+
+    def exits(self) -> list[Exit]:
+        """Return which processes ended since the last call."""
+        return _emptied(self._exits)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                ready = self._epoll.poll(_POLL_S)
+                now_ns = time.monotonic_ns()
+                for descriptor, _ in ready:
+                    if descriptor in self._posts:
+                        self._hear(self._posts[descriptor], now_ns)
+                    else:
+                        self._note_exit(descriptor, now_ns)
+                for post in self._posts.values():
+                    post.scout.widen(now_ns)
+        except (PktprocError, OSError) as error:
+            self.trouble = str(error)
+
+    def _hear(self, post: ScoutPost, now_ns: int) -> None:
+        offset_ns = now_ns - time.time_ns()
+        heard = post.scout.read(post.tap.netns, post.tap.ifindexes, now_ns)
+        self._sightings += self._look_ahead.sightings((flow, wall_ns + offset_ns) for flow, wall_ns in heard)
+
+    def _note_exit(self, descriptor: int, now_ns: int) -> None:
+        with self._lock:
+            process = self._exit_watch.ended(descriptor)
+            if process is not None:
+                self._exits.append(Exit(process, now_ns))
+                os.close(descriptor)
+
+
+def _emptied(items: deque[Item]) -> list[Item]:
+    return [items.popleft() for _ in range(len(items))]

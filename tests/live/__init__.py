@@ -1,0 +1,1 @@
+"""Tests on real traffic, between network namespaces that they make themselves."""

@@ -1,0 +1,85 @@
+"""Less than root: what the kernel permits is named, the rest has a reason, and never a wrong name."""
+
+from __future__ import annotations
+
+import pytest
+
+from bed.namespaces import Namespace
+from bed.program import Command, Program
+from bed.sniff import Captured, Sniff, pktproc_command
+from bed.verdict import fully_named, judge
+
+NOBODY = "65534"
+ENGINES = pytest.mark.parametrize("engine", ["netlink", "procfs"])
+
+
+def as_nobody(*capabilities: str) -> list[str]:
+    """Return the prefix that runs a command as nobody with these capabilities at most.
+
+    `dac_read_search` lets nobody reach an interpreter below somebody's home; it does not open other processes.
+    """
+    kept = ",".join(["-all", *(f"+{capability}" for capability in (*capabilities, "dac_read_search"))])
+    user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    return ["setpriv", *user, f"--inh-caps={kept}", f"--ambient-caps={kept}", f"--bounding-set={kept}"]
+
+
+def as_bare_root(*capabilities: str) -> list[str]:
+    """Return the prefix that runs a command as uid 0 with these capabilities alone."""
+    kept = ",".join(["-all", *(f"+{capability}" for capability in capabilities)])
+    return ["setpriv", f"--inh-caps={kept}", f"--bounding-set={kept}"]
+
+
+USERS = pytest.mark.parametrize("prefix", [as_nobody("net_raw"), as_bare_root("net_raw")], ids=["nobody", "bare root"])
+
+
+def capture(
+    left: Namespace, right: Namespace, sniffer: list[str], client: list[str], engine: str
+) -> tuple[Captured, tuple[str, str, int], int]:
+    """Return what a sniffer with one set of privileges sees of a client with another, the client's end and pid."""
+    with (
+        Program("udp_server", right.v4, 7800, namespace=right).ready(),
+        Sniff("--engine", engine, "udp port 7800", inside=left, prefix=sniffer) as sniff,
+        Program("udp_client", right.v4, 7800, "--count", 3, namespace=left, prefix=client) as program,
+    ):
+        (done,) = program.expect("done")
+        return sniff.stop(), ("udp", left.v4, done["local"][1]), program.pid
+
+
+@ENGINES
+def test_own_processes_are_named_without_root(left: Namespace, right: Namespace, engine: str) -> None:
+    captured, end, pid = capture(left, right, as_nobody("net_raw"), as_nobody(), engine)
+    assert fully_named(captured.packets, {end: pid}).total == 6
+
+
+@ENGINES
+@USERS
+def test_processes_of_others_have_a_reason_and_the_lack_is_said_once(
+    left: Namespace, right: Namespace, engine: str, prefix: list[str]
+) -> None:
+    captured, end, pid = capture(left, right, prefix, [], engine)
+    verdict = judge(captured.packets, {end: pid})
+    assert verdict.unknown == {"permission": 6}, verdict
+    notes = [line for line in captured.talk.splitlines() if "CAP_SYS_PTRACE" in line or "root" in line]
+    assert len(notes) == 1, captured.talk
+
+
+def test_everything_is_named_with_the_two_capabilities_that_it_takes(left: Namespace, right: Namespace) -> None:
+    captured, end, pid = capture(left, right, as_nobody("net_raw", "sys_ptrace"), [], "netlink")
+    assert fully_named(captured.packets, {end: pid}).total == 6
+
+
+@pytest.mark.parametrize("prefix", [as_nobody(), as_bare_root()], ids=["nobody", "bare root"])
+def test_without_any_privilege_one_line_says_the_cure(left: Namespace, prefix: list[str]) -> None:
+    with Command([*prefix, *pktproc_command("sniff", "-i", left.interface)], left) as sniff:
+        assert sniff.finish() == 3, sniff.describe()
+    (line,) = sniff.stderr.so_far()
+    assert "CAP_NET_RAW" in line
+    assert sniff.stdout.so_far() == []
+
+
+def test_another_namespace_takes_a_privilege_that_is_named(left: Namespace) -> None:
+    command = [*as_bare_root("net_raw"), *pktproc_command("sniff", "--netns", left.name, "-i", left.interface)]
+    with Command(command) as sniff:
+        assert sniff.finish() == 3, sniff.describe()
+    (line,) = sniff.stderr.so_far()
+    assert "CAP_SYS_ADMIN" in line

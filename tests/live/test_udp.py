@@ -1,0 +1,155 @@
+"""UDP between namespaces and on loopback, look-ups of names, fragments."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from bed.namespaces import Namespace
+from bed.program import Command, Program
+from bed.sniff import Sniff, sends
+from bed.verdict import Verdict, fully_named, judge, processes_at
+
+
+@pytest.mark.parametrize("engine", ["netlink", "procfs"])
+@pytest.mark.parametrize("version", ["v4", "v6"])
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "unconnected"])
+def test_echo_client_and_server_are_named(
+    left: Namespace, right: Namespace, engine: str, version: str, *, connected: bool
+) -> None:
+    address = getattr(right, version)
+    options = [] if connected else ["--unconnected"]
+    with (
+        Program("udp_server", address, 9000, namespace=right).ready() as server,
+        Sniff("--engine", engine, "udp port 9000", on=left) as near,
+        Sniff("--engine", engine, "udp port 9000", on=right) as far,
+        Program("udp_client", address, 9000, "--count", 5, *options, namespace=left) as client,
+    ):
+        (done,) = client.expect("done")
+        client_side, server_side = near.stop().packets, far.stop().packets
+    own = (getattr(left, version), done["local"][1])
+    assert fully_named(client_side, {("udp", *own): client.pid}).total == 10
+    assert fully_named(server_side, {("udp", address, 9000): server.pid}).total == 10
+
+
+def test_both_ends_are_named_on_loopback(left: Namespace) -> None:
+    with (
+        Program("udp_server", "::1", 9001, namespace=left).ready() as server,
+        Sniff("udp port 9001", on=left, interface="lo") as sniff,
+        Program("udp_client", "::1", 9001, "--count", 5, namespace=left) as client,
+    ):
+        (done,) = client.expect("done")
+        packets = sniff.stop().packets
+    truth = {("udp", "::1", 9001): server.pid, ("udp", *done["local"]): client.pid}
+    assert len(packets) == 10
+    assert fully_named(packets, truth).total == 20
+
+
+def test_a_client_that_leaves_with_its_last_datagram_keeps_its_name(left: Namespace, right: Namespace) -> None:
+    with (
+        Program("udp_server", right.v4, 9002, namespace=right).ready(),
+        Sniff("udp port 9002", on=left) as sniff,
+        Program("udp_client", right.v4, 9002, "--count", 2, "--paced", "--leave", namespace=left) as client,
+    ):
+        client.say()
+        sniff.wait_for(sends("udp", right.v4, 9002))
+        client.say()
+        (done,) = client.expect("done")
+        client.finish()
+        packets = sniff.stop().packets
+    assert fully_named(packets, {("udp", *done["local"]): client.pid}).total == 4
+
+
+def look_up(
+    left: Namespace, right: Namespace, configuration: Path, resolver: list[str], delay_ms: float
+) -> tuple[Verdict, Verdict, list[str]]:
+    """Return the verdicts on the resolver's and the server's side of one look-up, and what the resolver's side shows.
+
+    The resolver configuration is put in place in a mount namespace that ends with the resolver.
+    """
+    configuration.write_text(f"nameserver {right.v4}\n")
+    script = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+    with (
+        Program("dns_server", right.v4, "10.77.0.99", "--delay-ms", delay_ms, namespace=right).ready() as server,
+        Sniff("udp port 53", on=left) as near,
+        Sniff("udp port 53", on=right) as far,
+        Command(["unshare", "--mount", "sh", "-c", script, str(configuration), *resolver], left) as client,
+    ):
+        assert client.finish() == 0, client.describe()
+        (query,) = server.expect("query")
+        client_side, server_side = near.stop().packets, far.stop().packets
+    assert client.stdout.so_far()[0].startswith("10.77.0.99")
+    of_client = judge(client_side, {("udp", *query["remote"]): client.pid})
+    of_server = judge(server_side, {("udp", right.v4, 53): server.pid})
+    names = [name for _, name in processes_at(client_side, left.v4)] if of_client.right == 2 else []
+    assert of_client.total == of_server.total == 2
+    return of_client, of_server, names
+
+
+GETENT = ["getent", "ahostsv4", "host.example"]
+GETADDRINFO = [
+    sys.executable,
+    "-S",
+    "-c",
+    "import socket; print(socket.getaddrinfo('host.example', 53, socket.AF_INET)[0][4][0])",
+]
+
+
+@pytest.mark.parametrize(
+    ("resolver", "delay_ms"), [(GETENT, 20), (GETADDRINFO, 0)], ids=["getent over a network", "getaddrinfo at once"]
+)
+def test_a_look_up_names_the_resolvers_process(
+    left: Namespace, right: Namespace, tmp_path: Path, resolver: list[str], delay_ms: float
+) -> None:
+    of_client, of_server, names = look_up(left, right, tmp_path / "resolv.conf", resolver, delay_ms)
+    assert of_client.right == 2, of_client
+    assert of_server.right == 2, of_server
+    assert {name[:6] for name in names} == {Path(resolver[0]).name[:6]}
+
+
+def test_a_resolver_that_is_gone_with_the_answer_is_never_named_wrongly(
+    left: Namespace, right: Namespace, tmp_path: Path
+) -> None:
+    of_client, of_server, _ = look_up(left, right, tmp_path / "resolv.conf", GETENT, 0)
+    assert of_client.wrong == 0, of_client
+    assert of_server.right == 2, of_server
+
+
+@pytest.mark.parametrize("version", ["v4", "v6"])
+def test_every_fragment_of_a_datagram_is_named(left: Namespace, right: Namespace, version: str) -> None:
+    address = getattr(right, version)
+    with (
+        Program("udp_server", address, 9003, namespace=right).ready() as server,
+        Sniff("udp or ip6 proto 44", on=left) as near,
+        Sniff("udp or ip6 proto 44", on=right) as far,
+        Program("udp_client", address, 9003, "--count", 2, "--bytes", 4000, namespace=left) as client,
+    ):
+        (done,) = client.expect("done")
+        near.wait_for(sends("udp", address, 9003), 6)
+        client_side, server_side = near.stop().packets, far.stop().packets
+    assert fully_named(client_side, {("udp", *done["local"]): client.pid}).total == 12
+    assert fully_named(server_side, {("udp", address, 9003): server.pid}).total == 12
+
+
+def test_neighbours_in_number_and_family_are_kept_apart(left: Namespace) -> None:
+    """Two IPv4 loopback addresses and the IPv6 one, each with a server on the same port."""
+    addresses = ["127.0.0.1", "127.0.0.2", "::1"]
+    truth: dict[tuple[str, str, int], int | None] = {}
+    with ExitStack() as stack:
+        for address in addresses:
+            server = stack.enter_context(Program("udp_server", address, 9004, namespace=left)).ready()
+            truth["udp", address, 9004] = server.pid
+        sniff = stack.enter_context(Sniff("udp port 9004", on=left, interface="lo"))
+        for address in addresses:
+            client = stack.enter_context(Program("udp_client", address, 9004, "--count", 3, namespace=left))
+            (done,) = client.expect("done")
+            truth["udp", done["local"][0], done["local"][1]] = client.pid
+        packets = sniff.stop().packets
+    assert Counter(
+        packet["destination"]["ip"] for packet in packets if packet["destination"]["port"] == 9004
+    ) == dict.fromkeys(addresses, 3)
+    assert fully_named(packets, truth).total == 36
