@@ -21,7 +21,7 @@ _IDLE_MS = 200.0
 _SWITCH_S = 0.0005
 # A block costs about as much to handle as this many packets of it, so under load blocks are left to fill for a while.
 _PACE_NS_PER_PACKET = 25_000
-_LONGEST_PACE_NS = 10_000_000
+_LONGEST_PACE_NS = 25_000_000
 _NS_PER_MS = 1_000_000
 _MS_PER_S = 1_000
 _NS_PER_S = 1_000_000_000

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from pktproc.attribution.clocks import monotonic_offset_ns
 from pktproc.attribution.endings import Exit
 from pktproc.attribution.lookahead import LookAhead, Sighting
 from pktproc.capture.live import ScoutPost
@@ -92,7 +93,7 @@ class Watch:
             self.trouble = str(error)
 
     def _hear(self, post: ScoutPost, now_ns: int) -> None:
-        offset_ns = now_ns - time.time_ns()
+        offset_ns = monotonic_offset_ns(time.monotonic_ns, time.time_ns)
         heard = post.scout.read(post.tap.netns, post.tap.ifindexes, now_ns)
         self._sightings += self._look_ahead.sightings((flow, wall_ns + offset_ns) for flow, wall_ns in heard)
 

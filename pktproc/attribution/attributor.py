@@ -9,6 +9,7 @@ import numpy as np
 from cachetools import LRUCache
 
 from pktproc.attribution.answers import AttributedBatch
+from pktproc.attribution.clocks import monotonic_offset_ns
 from pktproc.attribution.endings import Ends, Exit
 from pktproc.attribution.engine import Engine, Query
 from pktproc.attribution.index import ConnectionIndex
@@ -43,12 +44,12 @@ class _Ends(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """The answers for a flow, good until a time as long as the index stays in an epoch."""
+    """The answers for a flow, good until a time if nothing changed that they rest on since change `asked_at`."""
 
     source: Attribution | None
     destination: Attribution | None
     until_ns: int
-    epoch: int
+    asked_at: int
 
 
 class BatchAttributor:
@@ -83,8 +84,9 @@ class BatchAttributor:
             source=[None] * len(table),
             destination=[None] * len(table),
         )
-        if table.syn.any():
-            self.index.epoch += 1  # the other directions of these flows may begin anew, too
+        for position in np.flatnonzero(table.syn).tolist():  # the other directions of these flows begin anew, too
+            flow = table.flows[position]
+            self.index.staleness.port(flow.protocol, flow.source_port)
         unknown = self._fill_known(attributed, table)
         if unknown:
             ends = [self._ends(table.flows[position]) for position in unknown]
@@ -116,7 +118,7 @@ class BatchAttributor:
         """Return the ends of flows that a SYN opens in this block, with its time by the monotonic clock."""
         opened: dict[Query, int] = {}
         if table.syn.any():
-            offset_ns = self._clock() - self._wall_clock()
+            offset_ns = monotonic_offset_ns(self._clock, self._wall_clock)
             for position, pair in ends:
                 if table.syn[position]:
                     began_ns = int(batch.time_ns[table.first[position]]) + offset_ns
@@ -127,18 +129,25 @@ class BatchAttributor:
         """Return the time of the first packet of flows, by the monotonic clock."""
         if not positions:
             return []
+        offset_ns = monotonic_offset_ns(self._clock, self._wall_clock)
         first = np.full(len(attributed.flows), len(attributed.batch), np.int64)
         np.minimum.at(first, attributed.flow_of, np.arange(len(attributed.batch)))
-        times: list[int] = (attributed.batch.time_ns[first[positions]] + (self._clock() - self._wall_clock())).tolist()
+        times: list[int] = (attributed.batch.time_ns[first[positions]] + offset_ns).tolist()
         return times
 
     def _fill_known(self, attributed: AttributedBatch, table: FlowTable) -> list[int]:
         """Fill in what is still good from earlier blocks; return the positions of the other flows."""
-        now, epoch, syn = self._clock(), self.index.epoch, table.syn.tolist()
+        now, syn = self._clock(), table.syn.tolist()
+        touches = self.index.staleness.touches
         unknown: list[int] = []
         for position, flow in enumerate(table.flows):
             known = self._known.get(flow)
-            if known is None or known.until_ns <= now or known.epoch != epoch or syn[position]:
+            if (
+                known is None
+                or known.until_ns <= now
+                or syn[position]
+                or touches(known.asked_at, flow, known.source, known.destination)
+            ):
                 unknown.append(position)
             else:
                 attributed.source[position] = known.source
@@ -165,7 +174,7 @@ class BatchAttributor:
                     found.append(end)
             source, destination = self._sender(attributed, position, flow, found[0]), found[1]
             attributed.source[position], attributed.destination[position] = source, destination
-            self._known[flow] = _Known(source, destination, until_ns, self.index.epoch)
+            self._known[flow] = _Known(source, destination, until_ns, self.index.staleness.now)
 
     def _sender(
         self, attributed: AttributedBatch, position: int, flow: Flow, answer: Attribution | None

@@ -12,11 +12,13 @@ from types import MappingProxyType
 
 from cachetools import LRUCache, TLRUCache, TTLCache
 
+from pktproc.attribution.clocks import monotonic_offset_ns
 from pktproc.attribution.endings import PAST_TTL_NS, RECENT_NS, Endings, Ends, Exit, ends_of
 from pktproc.attribution.engine import Engine, Query
 from pktproc.attribution.lookahead import Sighting
 from pktproc.attribution.matching import TCP_LISTEN, Selection, select, select_listeners
 from pktproc.attribution.ownership import HolderIndex
+from pktproc.attribution.staleness import Staleness
 from pktproc.model import (
     UNSPECIFIED,
     UNSPECIFIED_V4,
@@ -47,6 +49,8 @@ MAX_TTL_UNHEARD_UDP_NS = 100 * NS_PER_MS
 MAX_NEGATIVE_TTL_NS = 250 * NS_PER_MS
 # A block that holds packets of two owners of the same ends is handled within this time.
 CHANGE_TTL_NS = NS_PER_S
+# How far off the times of packets may be by the monotonic clock.
+CLOCK_ERROR_NS = NS_PER_MS // 10
 # How long one process must have been the only one with a raw ICMP socket before echoes are taken for its own.
 STEADY_NS = 300 * NS_PER_MS
 
@@ -97,7 +101,7 @@ class ConnectionIndex:
         self._changed: TTLCache[Ends, int] = TTLCache(MAX_PAST, CHANGE_TTL_NS, timer=clock)
         self.endings = Endings(clock)
         self.counts: Counter[str] = Counter()
-        self.epoch = 0
+        self.staleness = Staleness(clock)
 
     @property
     def denied(self) -> tuple[int, int]:
@@ -118,9 +122,11 @@ class ConnectionIndex:
     def drain(self) -> None:
         """Take note of the sockets that ended since the last call; to be called before anything is resolved."""
         ended = self._engine.ended()
-        self.epoch += bool(ended.lost or ended.sockets)
+        for socket in ended.sockets:
+            self.staleness.port(socket.protocol, socket.local_port)
         if ended.lost:
             self.counts["overruns"] += 1
+            self.staleness.everything()
             self._answers.clear()
             self._previous.clear()
         self.endings.note(ended.sockets)
@@ -130,6 +136,9 @@ class ConnectionIndex:
         self._holders.take(sighting.holdings)
         if sighting.query.protocol not in _DATAGRAM:
             self._forget_before(sighting.query, sighting.packet_ns)
+            self._changed[_key(sighting.query)] = sighting.packet_ns - CLOCK_ERROR_NS
+        if not sighting.sockets:
+            return
         selection = _accepted(sighting.query, sighting.sockets)
         self._answer(sighting.query, selection, opens=True, packet_ns=sighting.packet_ns)
 
@@ -138,7 +147,7 @@ class ConnectionIndex:
         for ended in exits:
             self.endings.note_exit(ended)
             self._holders.forget(ended.process)
-            self.epoch += 1
+            self.staleness.process(ended.process)
 
     def fresh_holders(self) -> list[Process]:
         """Return the processes that were found to hold sockets since the last call."""
@@ -159,6 +168,7 @@ class ConnectionIndex:
         answers: dict[Query, Answer] = {}
         misses: dict[Query, int] = {}
         for query, opened_ns in opened.items():
+            self.staleness.port(query.protocol, query.local_port)
             self._forget_before(query, opened_ns)
         for query, packet_ns in zip(queries, first_ns or [self._clock()] * len(queries), strict=True):
             answer = self._cached(query)
@@ -267,7 +277,7 @@ class ConnectionIndex:
         process = attribution.process
         if self._engine.hears_ends or not process or query.protocol not in _DATAGRAM:
             return False
-        sent_ns = packet_ns + self._wall_clock() - self._clock()
+        sent_ns = packet_ns - monotonic_offset_ns(self._clock, self._wall_clock)
         return query.local_port not in _EPHEMERAL_PORTS and process.start_ns + START_GRAIN_NS > sent_ns
 
     def _note_change(

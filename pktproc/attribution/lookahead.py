@@ -41,7 +41,7 @@ class LookAhead:
     def sightings(self, flows: Iterable[tuple[Flow, int]]) -> list[Sighting]:
         """Return what can be found out about the senders of outgoing flows, each with the time of a packet.
 
-        Those without a socket are left out.
+        Datagrams without a socket are left out.
         """
         found = []
         for flow, packet_ns in flows:
@@ -52,7 +52,9 @@ class LookAhead:
                 self._recent[query] = True
             selection = select(query, self._engine.candidates([query])[0])
             inodes = [socket.inode for socket in selection.sockets if socket.inode]
-            if inodes and selection.match is not Match.LISTENER:
+            if selection.match is Match.LISTENER:
+                continue
+            if inodes or flow.protocol == Protocol.TCP:
                 found.append(Sighting(query, selection.sockets, self._engine.newcomers(inodes), packet_ns))
         return found
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pktproc.model import PacketType
 from pktproc.packets import linktypes
 from pktproc.packets.batch import Bytes, Column
 
@@ -37,7 +36,7 @@ FRAME = np.dtype(
 )  # fmt: skip
 
 # Link types by ARPHRD_ number (linux/if_arp.h); of others the network header is taken, where the kernel found it.
-_ETHERNET_LIKE = (1, 772)
+_ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
 _IP_ETHERTYPES = (0x0800, 0x86DD)
 _UNKNOWN_LINKTYPE = 0xFFFF
 # Runs shorter than this do not pay; after one, frames are walked singly for a while.
@@ -95,7 +94,8 @@ def parse(data: Bytes, starts: Column) -> Frames:
     captured = head["snaplen"].astype(np.int64)
     wire = head["len"].astype(np.int64)
     linktype = np.full(len(starts), linktypes.LINKTYPE_ETHERNET, np.uint16)
-    ethernet = np.isin(head["hatype"], _ETHERNET_LIKE)
+    hatype = head["hatype"]
+    ethernet = (hatype == _ARPHRD_ETHER) | (hatype == _ARPHRD_LOOPBACK)
     if not ethernet.all():
         link_header = np.where(ethernet, 0, head["net"].astype(np.int64) - head["mac"])
         offset = offset + link_header
@@ -103,8 +103,9 @@ def parse(data: Bytes, starts: Column) -> Frames:
         wire = wire - link_header
         is_ip = np.isin(head["protocol"], _IP_ETHERTYPES)
         linktype[~ethernet] = np.where(is_ip, linktypes.LINKTYPE_RAW, _UNKNOWN_LINKTYPE)[~ethernet]
-    tagged = ethernet & ((status & _TP_STATUS_VLAN_VALID) != 0) & (captured >= _MAC_ADDRESSES_BYTES)
+    tagged = (status & _TP_STATUS_VLAN_VALID) != 0
     if tagged.any():
+        tagged &= ethernet & (captured >= _MAC_ADDRESSES_BYTES)
         tpid = np.where(status & _TP_STATUS_VLAN_TPID_VALID, head["vlan_tpid"], _ETH_P_8021Q)
         _put_tags_back(data, offset[tagged], tpid[tagged], head["vlan_tci"][tagged])
         shift = np.where(tagged, VLAN_TAG_BYTES, 0)
@@ -116,7 +117,7 @@ def parse(data: Bytes, starts: Column) -> Frames:
         wire_bytes=wire,
         time_ns=head["sec"].astype(np.int64) * 1_000_000_000 + head["nsec"],
         ifindex=head["ifindex"].astype(np.int64),
-        packet_type=np.minimum(head["pkttype"], PacketType.UNKNOWN),
+        packet_type=head["pkttype"].copy(),
         linktype=linktype,
     )
 

@@ -20,8 +20,8 @@ from pktproc.packets.batch import Bytes, Column, PacketBatch
 
 DEFAULT_SNAPLEN = 262144
 DEFAULT_BUFFER_BYTES = 32 << 20
-# The kernel hands a block over when it is full or this old: a process can be gone 1 ms after its first packet.
-BLOCK_TIMEOUT_MS = 1
+# The kernel hands a block over when it is full or this old. First packets do not wait for it: see `scout`.
+BLOCK_TIMEOUT_MS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +109,17 @@ class LiveCapture:
         self._taps, self.posts = [], []
 
     def _batch(self, tap: Tap, frames: Frames) -> PacketBatch:
-        met, position = np.unique(frames.ifindex, return_inverse=True)
-        places = np.array([self._place(tap, ifindex) for ifindex in met.tolist()], np.int64)
+        interface = np.full(len(frames.ifindex), self._place(tap, int(frames.ifindex[0])), np.int64)
+        if (frames.ifindex != frames.ifindex[0]).any():
+            met, position = np.unique(frames.ifindex, return_inverse=True)
+            interface = np.array([self._place(tap, ifindex) for ifindex in met.tolist()], np.int64)[position]
         return PacketBatch(
             data=frames.data,
             offset=frames.offset,
             captured_bytes=frames.captured_bytes,
             wire_bytes=frames.wire_bytes,
             time_ns=frames.time_ns,
-            interface=places[position],
+            interface=interface,
             packet_type=frames.packet_type,
             linktype=frames.linktype,
             interfaces=tuple(self._interfaces),

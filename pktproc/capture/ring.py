@@ -10,7 +10,7 @@ import numpy as np
 
 from pktproc.capture import blocks
 from pktproc.errors import CaptureError
-from pktproc.packets.batch import Bytes, Column
+from pktproc.packets.batch import Column
 
 _SOL_PACKET = 263
 _PACKET_RX_RING = 5
@@ -54,27 +54,35 @@ class Ring:
 
     def read(self) -> blocks.Frames | None:
         """Return the frames of the blocks that are ready, in order, copied out of the ring; None if none is ready."""
-        chunks: list[Bytes] = []
+        ready = self._ready()
+        if not ready:
+            return None
+        data = np.empty(sum(length for _, _, _, length in ready), np.uint8)
         starts: list[Column] = []
         size = 0
-        for _ in range(self._count):
-            base = self._next * BLOCK_BYTES
+        for base, count, first, length in ready:
+            chunk = data[size : size + length]
+            chunk[:] = self._bytes[base : base + length]
+            struct.pack_into("=I", self._map, base + blocks.STATUS_OFFSET, blocks.TP_STATUS_KERNEL)
+            starts.append(blocks.frame_offsets(chunk, first, count) + size)
+            size += length
+        self._next = (self._next + len(ready)) % self._count
+        return blocks.parse(data, starts[0] if len(starts) == 1 else np.concatenate(starts))
+
+    def _ready(self) -> list[tuple[int, int, int, int]]:
+        """Return (position, packets, offset of the first, bytes) of the blocks that the kernel has handed over."""
+        ready = []
+        size = 0
+        for number in range(self._count):
+            base = (self._next + number) % self._count * BLOCK_BYTES
             status, count, first, length = blocks.BLOCK_HEADER.unpack_from(self._map, base)
             if not status & blocks.TP_STATUS_USER or size >= READ_BYTES:
                 break
             if first > length or length > BLOCK_BYTES:
-                message = "the capture ring is corrupt"
-                raise CaptureError(message)
-            chunk = self._bytes[base : base + length].copy()
-            struct.pack_into("=I", self._map, base + blocks.STATUS_OFFSET, blocks.TP_STATUS_KERNEL)
-            self._next = (self._next + 1) % self._count
-            starts.append(blocks.frame_offsets(chunk, first, count) + size)
-            chunks.append(chunk)
+                raise CaptureError("the capture ring is corrupt")
+            ready.append((base, count, first, length))
             size += length
-        if not chunks:
-            return None
-        data = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
-        return blocks.parse(data, starts[0] if len(starts) == 1 else np.concatenate(starts))
+        return ready
 
     def close(self) -> None:
         """Unmap the ring."""

@@ -95,6 +95,8 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line (`sys.argv` by default) and end the process with its exit code."""
+    # NumPy's linear algebra, which nothing here uses, would start a thread for each processor.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if _COMPLETE in os.environ:
         group.main(prog_name=_NAME, complete_var=_COMPLETE)
     code = _run(sys.argv[1:] if arguments is None else arguments)
