@@ -1,1 +1,46 @@
-"""Name the process behind every packet on a Linux host."""
+"""Name the process behind every packet on a Linux host.
+
+`sniff` captures packets as scapy's, with their processes; `Attributor` names the ends of packets that scapy captured.
+The errors are in `pktproc.errors`, the nouns in `pktproc.model`. Everything is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pktproc.version import __version__
+
+if TYPE_CHECKING:
+    from pktproc.errors import PktprocError
+    from pktproc.model import Attribution, Match, Process, Reason
+    from pktproc.scapy_packets import Attributor, PacketAttribution, sniff
+
+__all__ = [
+    "Attribution",
+    "Attributor",
+    "Match",
+    "PacketAttribution",
+    "PktprocError",
+    "Process",
+    "Reason",
+    "__version__",
+    "sniff",
+]
+
+_HOMES = {
+    "Attribution": "model",
+    "Attributor": "scapy_packets",
+    "Match": "model",
+    "PacketAttribution": "scapy_packets",
+    "PktprocError": "errors",
+    "Process": "model",
+    "Reason": "model",
+    "sniff": "scapy_packets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pktproc' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"pktproc.{_HOMES[name]}"), name)

@@ -51,6 +51,7 @@ class LiveAttribution:
                 "run as root (it takes CAP_SYS_PTRACE and no fewer capabilities than theirs)"
             )
         # The watch has to get the interpreter from the walk within a fraction of a short process's life.
+        self._switch_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
         self._backlog = Backlog(self.attributor, time.monotonic_ns, grace_ns)
         self._watch = Watch(self.capture.posts, LookAhead(self.engine.companion(), time.monotonic_ns))
@@ -58,8 +59,8 @@ class LiveAttribution:
 
     def stop(self, *, after_ns: int = 0) -> None:
         """End the iteration once what was captured until then has been handed over, at the earliest in `after_ns`."""
-        if self._stop_ns is None:
-            self._stop_ns = time.monotonic_ns() + after_ns
+        stop_ns = time.monotonic_ns() + after_ns
+        self._stop_ns = stop_ns if self._stop_ns is None else min(self._stop_ns, stop_ns)
 
     def statistics(self) -> Statistics:
         """Return how many packets passed the filters and how many of them the kernel dropped."""
@@ -95,6 +96,7 @@ class LiveAttribution:
 
     def close(self) -> None:
         """Close the capture and the engine."""
+        sys.setswitchinterval(self._switch_s)
         self._watch.stop()
         self.capture.close()
         self.engine.close()
