@@ -44,7 +44,7 @@ class LiveAttribution:
             self.capture.close()
             raise
         self.notes = notes + self.capture.notes
-        denied, looked_at = self.attributor.index.denied
+        denied, looked_at = self.attributor.index.owners.denied
         if denied:
             self.notes.append(
                 f"{denied} of {looked_at} processes may not be inspected, packets of theirs show ?permission: "
@@ -54,7 +54,8 @@ class LiveAttribution:
         self._switch_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
         self._backlog = Backlog(self.attributor, time.monotonic_ns, grace_ns)
-        self._watch = Watch(self.capture.posts, LookAhead(self.engine.companion(), time.monotonic_ns))
+        self._companion = self.engine.companion()
+        self._watch = Watch(self.capture.posts, LookAhead(self._companion, time.monotonic_ns))
         self._stop_ns: int | None = None
 
     def stop(self, *, after_ns: int = 0) -> None:
@@ -90,7 +91,7 @@ class LiveAttribution:
         if batch is None:
             return 0
         attributed = self.attributor.attribute(batch)
-        self._watch.follow(self.attributor.index.fresh_holders())
+        self._watch.follow(self.attributor.index.owners.fresh())
         self._backlog.push(attributed, settled=self.attributor.is_settled(attributed))
         return len(batch)
 
@@ -99,6 +100,7 @@ class LiveAttribution:
         sys.setswitchinterval(self._switch_s)
         self._watch.stop()
         self.capture.close()
+        self._companion.close()
         self.engine.close()
 
     def __enter__(self) -> Self:

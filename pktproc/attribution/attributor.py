@@ -10,8 +10,8 @@ from cachetools import LRUCache
 
 from pktproc.attribution.answers import AttributedBatch
 from pktproc.attribution.clocks import monotonic_offset_ns
-from pktproc.attribution.endings import Ends, Exit
-from pktproc.attribution.engine import Engine, Query
+from pktproc.attribution.endings import Exit
+from pktproc.attribution.engine import Ends, Engine, Query, asked_ends
 from pktproc.attribution.index import ConnectionIndex
 from pktproc.attribution.locality import REFRESH_NS, AddressBook, is_multicast
 from pktproc.attribution.lookahead import Sighting, sender_query
@@ -25,7 +25,7 @@ _ECHO_REQUESTS: dict[int, int] = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
 _ECHO_REPLIES: dict[int, int] = {Protocol.ICMP: 0, Protocol.ICMPV6: 129}
 # Protocols that the kernel speaks by itself unless a raw socket does: IGMP, IP in IP, IPv6 in IP, GRE, ESP, AH, L2TP.
 _KERNEL_PROTOCOLS = frozenset({2, 4, 41, 47, 50, 51, 115})
-_TCP_RST = 0x04
+_TCP_SYN, _TCP_RST, _TCP_SYN_ACK = 0x02, 0x04, 0x12
 MAX_KNOWN_FLOWS = 1 << 15
 
 _NOT_IP = Attribution(reason=Reason.NOT_IP)
@@ -50,6 +50,13 @@ class _Known(NamedTuple):
     destination: Attribution | None
     until_ns: int
     asked_at: int
+
+
+class _Syn(NamedTuple):
+    """The first SYN of a flow in a block: its monotonic time, and whether other packets of the flow come before it."""
+
+    time_ns: int
+    comes_late: bool
 
 
 class BatchAttributor:
@@ -93,7 +100,9 @@ class BatchAttributor:
             if _has_stranger(ends) and self.addresses.refresh_if_old():
                 ends = [self._ends(table.flows[position]) for position in unknown]
             found = list(zip(unknown, ends, strict=True))
-            self._fill(attributed, found, self._opened(batch, table, found))
+            opened = self._opened(attributed, found)
+            mixed = frozenset(asked_ends(end) for end, syn in opened.items() if syn.comes_late)
+            self._fill(attributed, found, {end: syn.time_ns for end, syn in opened.items()}, mixed)
         return attributed
 
     def learn(self, sightings: Iterable[Sighting], exits: Iterable[Exit] = ()) -> None:
@@ -114,15 +123,22 @@ class BatchAttributor:
         """Say whether all answers of a block are final."""
         return all(_settled(attributed, position) for position in range(len(attributed.flows)))
 
-    def _opened(self, batch: PacketBatch, table: FlowTable, ends: list[tuple[int, _Ends]]) -> dict[Query, int]:
-        """Return the ends of flows that a SYN opens in this block, with its time by the monotonic clock."""
-        opened: dict[Query, int] = {}
-        if table.syn.any():
-            offset_ns = monotonic_offset_ns(self._clock, self._wall_clock)
-            for position, pair in ends:
-                if table.syn[position]:
-                    began_ns = int(batch.time_ns[table.first[position]]) + offset_ns
-                    opened |= {end: began_ns for end in pair if isinstance(end, Query)}
+    def _opened(self, attributed: AttributedBatch, ends: list[tuple[int, _Ends]]) -> dict[Query, _Syn]:
+        """Return the ends of flows that a SYN opens in this block, with the first such SYN."""
+        rows = np.flatnonzero((attributed.columns.tcp_flags & _TCP_SYN_ACK) == _TCP_SYN)
+        if not len(rows):
+            return {}
+        offset_ns = monotonic_offset_ns(self._clock, self._wall_clock)
+        first: dict[int, int] = {}
+        for row, flow in zip(rows.tolist(), attributed.flow_of[rows].tolist(), strict=True):
+            first.setdefault(flow, row)
+        opened: dict[Query, _Syn] = {}
+        for position, pair in ends:
+            if position in first:
+                row = first[position]
+                late = bool((attributed.flow_of[:row] == position).any())
+                syn = _Syn(int(attributed.batch.time_ns[row]) + offset_ns, late)
+                opened |= {end: syn for end in pair if isinstance(end, Query)}
         return opened
 
     def _first_ns(self, attributed: AttributedBatch, positions: list[int]) -> list[int]:
@@ -155,12 +171,18 @@ class BatchAttributor:
         self.index.counts["known"] += len(table) - len(unknown)
         return unknown
 
-    def _fill(self, attributed: AttributedBatch, ends: list[tuple[int, _Ends]], opened: dict[Query, int]) -> None:
+    def _fill(
+        self,
+        attributed: AttributedBatch,
+        ends: list[tuple[int, _Ends]],
+        opened: dict[Query, int],
+        mixed: frozenset[Ends] = frozenset(),
+    ) -> None:
         now = self._clock()
         asked = [(end, position) for position, pair in ends for end in pair if isinstance(end, Query)]
         first_ns = self._first_ns(attributed, [position for _, position in asked])
         reset = _reset(attributed, asked)
-        answers = iter(self.index.resolve([query for query, _ in asked], opened, first_ns, reset))
+        answers = iter(self.index.resolve([query for query, _ in asked], opened, first_ns, reset, mixed))
         for position, pair in ends:
             flow = attributed.flows[position]
             until_ns = now + REFRESH_NS
@@ -282,5 +304,5 @@ def _reset(attributed: AttributedBatch, asked: list[tuple[Query, int]]) -> froze
     if not len(rows):
         return frozenset()
     flows = set(attributed.flow_of[rows].tolist())
-    mine = {Ends(*query[:6]) for query, position in asked if position in flows}
+    mine = {asked_ends(query) for query, position in asked if position in flows}
     return frozenset(mine)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from cachetools import TTLCache
 
+from pktproc.attribution.engine import Ends, ends_of
 from pktproc.model import ProcessId, Socket, SocketId
 
 NS_PER_MS = 1_000_000
@@ -19,27 +20,11 @@ PAST_TTL_NS = 90 * NS_PER_S
 RECENT_NS = 50 * NS_PER_MS
 
 
-class Ends(NamedTuple):
-    """Both ends of a socket: its namespace, protocol, addresses and ports."""
-
-    netns: int
-    protocol: int
-    local_address: bytes
-    local_port: int
-    remote_address: bytes
-    remote_port: int
-
-
 class Exit(NamedTuple):
     """The end of a process, which happened shortly before it was heard of at `heard_ns` (monotonic)."""
 
     process: ProcessId
     heard_ns: int
-
-
-def ends_of(socket: Socket) -> Ends:
-    """Return the ends of a socket."""
-    return Ends(*socket[:6])
 
 
 class Endings:

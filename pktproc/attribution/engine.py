@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from pktproc.model import Process, Socket
+from pktproc.model import UNSPECIFIED, UNSPECIFIED_V4, Process, Socket
 
 
 class Query(NamedTuple):
@@ -26,6 +26,40 @@ class Query(NamedTuple):
     ifindex: int = 0
     outgoing: bool = False
     fan_out: bool = False
+
+
+class Ends(NamedTuple):
+    """Both ends of a socket: its namespace, protocol, addresses and ports."""
+
+    netns: int
+    protocol: int
+    local_address: bytes
+    local_port: int
+    remote_address: bytes
+    remote_port: int
+
+
+def ends_of(socket: Socket) -> Ends:
+    """Return the ends of a socket."""
+    return Ends(*socket[:6])
+
+
+def asked_ends(query: Query) -> Ends:
+    """Return what an answer is remembered by, whichever way the packet went."""
+    return Ends(*query[:6])
+
+
+def possible_ends(query: Query) -> tuple[Ends, ...]:
+    """Return the ends that a datagram socket which fits a query can have: connected, bound, or on the wildcard."""
+    exact = asked_ends(query)
+    return (
+        exact,
+        *(
+            exact._replace(local_address=local, remote_address=unspecified, remote_port=0)
+            for unspecified in (UNSPECIFIED, UNSPECIFIED_V4)
+            for local in (query.local_address, unspecified)
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pktproc.attribution.engine import Query
 from pktproc.model import UNSPECIFIED, UNSPECIFIED_V4, V4_MAPPED_PREFIX, Match, Protocol, Socket
 
 TCP_LISTEN = 10  # net/tcp_states.h
+_ICMP = frozenset({Protocol.ICMP, Protocol.ICMPV6})
 _CONNECTED = frozenset({Protocol.TCP, Protocol.DCCP, Protocol.SCTP})
 _UNSPECIFIED = (UNSPECIFIED, UNSPECIFIED_V4)
 
@@ -32,7 +33,9 @@ def select(query: Query, sockets: Iterable[Socket]) -> Selection:
     exact = [socket for socket in fitting if _is_exact(query, socket)]
     if exact:
         return Selection(Match.EXACT, exact)
-    free = [s for s in fitting if (s.raw or _is_unconnected(s)) and _device_fits(query, s)]
+    free = [s for s in fitting if _is_free(s) and _device_fits(query, s)]
+    if not all(socket.raw for socket in free):
+        free = [socket for socket in free if not socket.raw]  # a ping socket has the very id; a raw one hears all
     match = Match.BOUND
     if query.protocol in _CONNECTED:
         free = [socket for socket in free if socket.state == TCP_LISTEN]
@@ -71,6 +74,11 @@ def _is_exact(query: Query, socket: Socket) -> bool:
     )
 
 
+def _is_free(socket: Socket) -> bool:
+    """Say whether a socket takes packets from anywhere; ping sockets always do (ping_lookup in net/ipv4/ping.c)."""
+    return socket.raw or socket.protocol in _ICMP or _is_unconnected(socket)
+
+
 def _is_unconnected(socket: Socket) -> bool:
     return socket.remote_port == 0 and socket.remote_address in _UNSPECIFIED
 
@@ -85,3 +93,13 @@ def _wildcard(query: Query, sockets: list[Socket]) -> list[Socket]:
     v4 = [socket for socket in sockets if socket.local_address == UNSPECIFIED_V4]
     dual = [socket for socket in sockets if socket.local_address == UNSPECIFIED and not socket.v6_only]
     return v4 + dual if query.fan_out or query.outgoing else v4 or dual
+
+
+def accepted(query: Query, sockets: list[Socket]) -> Selection:
+    """Return what fits; a connection that no file holds may belong to the listener that it came through."""
+    selection = select(query, sockets)
+    if selection.match is Match.EXACT and not any(socket.inode for socket in selection.sockets):
+        listeners = select_listeners(query, sockets)
+        if listeners.sockets:
+            return Selection(Match.LISTENER, [*selection.sockets, *listeners.sockets])
+    return selection

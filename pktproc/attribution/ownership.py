@@ -12,6 +12,7 @@ from pktproc.model import Process, ProcessId, Reason, Socket
 
 NS_PER_S = 1_000_000_000
 MAX_INODES = 1 << 16
+MAX_FRESH = 1 << 10
 # Looks at processes may take these shares of the time, so that large hosts are not scanned without end: at everyone
 # for sockets without a holder, at everyone to learn whether yet others hold a socket, at known holders and newcomers.
 SCAN_SHARE = 0.2
@@ -106,6 +107,11 @@ class HolderIndex:
         found, self._fresh = self._fresh, {}
         return list(found.values())
 
+    def _note_fresh(self, processes: Iterable[Process]) -> None:
+        self._fresh |= {process.id: process for process in processes}
+        while len(self._fresh) > MAX_FRESH:
+            del self._fresh[next(iter(self._fresh))]
+
     def why_not(self, sockets: Iterable[Socket]) -> tuple[Reason, bool]:
         """Return why sockets have no known holder and whether that is the last word.
 
@@ -142,7 +148,7 @@ class HolderIndex:
         for inode in inodes:
             if processes := found.holders.get(inode):
                 self._held[inode] = _Held(_eldest_first(processes), self._held[inode].verified_ns)
-                self._fresh |= {process.id: process for process in processes}
+                self._note_fresh(processes)
             else:
                 del self._held[inode]
 
@@ -164,7 +170,7 @@ class HolderIndex:
         """Take in the holders that a look found, which was at everyone at `verified_ns` or else at some only."""
         for inode, processes in found.holders.items():
             self._held[inode] = _Held(_eldest_first(processes), verified_ns)
-            self._fresh |= {process.id: process for process in processes}
+            self._note_fresh(processes)
             self._orphans.pop(inode, None)
 
 

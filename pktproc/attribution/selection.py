@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
+from cachetools import LRUCache
 
 from pktproc.attribution.answers import AttributedBatch
 from pktproc.model import Attribution, Process, ProcessId
@@ -32,6 +33,11 @@ class ProcessSelection:
         """Say whether nothing was asked for, so that all packets are wanted, unattributed ones included."""
         return not (self.pids or self.names or self.uids or self.containers)
 
+    @property
+    def by_pid_alone(self) -> bool:
+        """Say whether pids are all that was asked for, so that even ancestors that are gone can be told."""
+        return bool(self.pids) and not (self.names or self.uids or self.containers)
+
     def fits(self, process: Process) -> bool:
         """Say whether a process itself is selected."""
         return (
@@ -48,7 +54,8 @@ class ProcessSieve:
     def __init__(self, selection: ProcessSelection, look_up: Callable[[int], Process | None]) -> None:
         self._selection = selection
         self._look_up = look_up
-        self._judged: dict[ProcessId, bool] = {}
+        self._judged: LRUCache[Process, bool] = LRUCache(_MAX_JUDGED)
+        self._wanted: LRUCache[ProcessId, bool] = LRUCache(_MAX_JUDGED)
 
     @property
     def takes_everything(self) -> bool:
@@ -69,19 +76,21 @@ class ProcessSieve:
         return any(self._judge(process) for process in attribution.holders or (attribution.process,))
 
     def _judge(self, process: Process) -> bool:
-        if process.id not in self._judged:
-            self._judged[process.id] = self._selection.fits(process) or (
+        # By all that is known of it, since the same process may become another program.
+        wanted = self._judged.get(process)
+        if wanted is None:
+            wanted = self._judged[process] = self._selection.fits(process) or (
                 self._selection.follow and any(self._is_wanted_ancestor(ancestor) for ancestor in process.ancestors)
             )
-            if len(self._judged) > _MAX_JUDGED:
-                del self._judged[next(iter(self._judged))]
-        return self._judged[process.id]
+            if wanted:
+                self._wanted[process.id] = True
+        return wanted
 
     def _is_wanted_ancestor(self, ancestor: ProcessId) -> bool:
-        if ancestor in self._judged:
-            return self._judged[ancestor]
-        if ancestor.pid in self._selection.pids:
+        if ancestor in self._wanted:
             return True
+        if self._selection.by_pid_alone:
+            return ancestor.pid in self._selection.pids
         process = self._look_up(ancestor.pid)
         return process is not None and process.id == ancestor and self._selection.fits(process)
 

@@ -41,7 +41,7 @@ _IP_ETHERTYPES = (0x0800, 0x86DD)
 _UNKNOWN_LINKTYPE = 0xFFFF
 # Runs shorter than this do not pay; after one, frames are walked singly for a while.
 _RUN_WORTH = 8
-_RUN_TRY = 32
+_RUN_TRY = 64
 
 
 class Frames(NamedTuple):
@@ -63,26 +63,43 @@ def frame_offsets(block: Bytes, first: int, count: int) -> Column:
     A run of frames of one size is recognised at once, however long, so that uniform traffic costs next to nothing.
     """
     words = block[: len(block) & ~3].view(np.uint32)
-    distance = words.data
-    last = len(words) - 1
-    offsets = np.empty(count, np.int64)
-    place, done, stride, try_at = first >> 2, 0, 0, 0
+    places = np.empty(count, np.int64)
+    place, done = first >> 2, 0
     while done < count:
-        step = distance[place] >> 2 if place <= last else 0
-        if step and step == stride and done >= try_at:
-            same = words[place : place + step * (count - done) : step] == step << 2
-            run = int(np.argmin(same)) if not same.all() else len(same)
-            offsets[done : done + run] = (place + step * np.arange(run)) << 2
-            place += step * run
-            done += run
-            try_at = done + (_RUN_TRY if run < _RUN_WORTH else 0)
-            stride = 0
-            continue
-        offsets[done] = place << 2
-        done += 1
-        place += step
-        stride = step
-    return offsets
+        run, step = _run(words, place, count - done)
+        places[done : done + run] = place + step * np.arange(run)
+        place, done = place + step * run, done + run
+        if run < _RUN_WORTH and done < count:
+            singly = min(_RUN_TRY, count - done)
+            walked = _walk(words.data, place, singly)
+            place = walked.pop()
+            places[done : done + singly] = walked
+            done += singly
+    return places << 2
+
+
+def _run(words: Column, place: int, count: int) -> tuple[int, int]:
+    """Return how many of `count` frames from a place on lie at one distance from each other, and that distance."""
+    step = int(words[place]) >> 2 if place < len(words) else 0
+    if not step:
+        return count, 0
+    # What the last frame says of the next one is of no interest.
+    same = words[place : place + step * (count - 1) : step] == step << 2
+    if same.all():
+        return min(len(same) + 1, count), step
+    return int(np.argmin(same)), step
+
+
+def _walk(distance: memoryview, place: int, count: int) -> list[int]:
+    """Return the places of `count` frames, and the one after them; from outside the block nothing leads on."""
+    places = [place]
+    try:
+        for _ in range(count):
+            place += distance[place] >> 2
+            places.append(place)
+    except IndexError:
+        places += [place] * (count + 1 - len(places))
+    return places
 
 
 def parse(data: Bytes, starts: Column) -> Frames:
@@ -95,7 +112,9 @@ def parse(data: Bytes, starts: Column) -> Frames:
     wire = head["len"].astype(np.int64)
     linktype = np.full(len(starts), linktypes.LINKTYPE_ETHERNET, np.uint16)
     hatype = head["hatype"]
-    ethernet = (hatype == _ARPHRD_ETHER) | (hatype == _ARPHRD_LOOPBACK)
+    ethernet = hatype == _ARPHRD_ETHER
+    if not ethernet.all():
+        ethernet |= hatype == _ARPHRD_LOOPBACK
     if not ethernet.all():
         link_header = np.where(ethernet, 0, head["net"].astype(np.int64) - head["mac"])
         offset = offset + link_header
@@ -103,9 +122,9 @@ def parse(data: Bytes, starts: Column) -> Frames:
         wire = wire - link_header
         is_ip = np.isin(head["protocol"], _IP_ETHERTYPES)
         linktype[~ethernet] = np.where(is_ip, linktypes.LINKTYPE_RAW, _UNKNOWN_LINKTYPE)[~ethernet]
-    tagged = (status & _TP_STATUS_VLAN_VALID) != 0
+    tagged = status & _TP_STATUS_VLAN_VALID
     if tagged.any():
-        tagged &= ethernet & (captured >= _MAC_ADDRESSES_BYTES)
+        tagged = (tagged != 0) & ethernet & (captured >= _MAC_ADDRESSES_BYTES)
         tpid = np.where(status & _TP_STATUS_VLAN_TPID_VALID, head["vlan_tpid"], _ETH_P_8021Q)
         _put_tags_back(data, offset[tagged], tpid[tagged], head["vlan_tci"][tagged])
         shift = np.where(tagged, VLAN_TAG_BYTES, 0)

@@ -93,7 +93,7 @@ def _relative(instruction: Instruction) -> Instruction:
         return instruction
     if instruction.k >= _SLL_HEADER_BYTES:
         return instruction._replace(k=_SKF_NET_OFF + instruction.k - _SLL_HEADER_BYTES)
-    if instruction.k in _SLL_FIELDS and mode == _ABS:
+    if instruction.k in _SLL_FIELDS and instruction.code == _LD_ABS_HALF:
         return instruction._replace(k=_SKF_AD_OFF + _SLL_FIELDS[instruction.k])
     message = "a filter on link-layer headers needs an interface: say -i IFACE instead of any"
     raise UsageError(message)

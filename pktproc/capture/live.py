@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +57,9 @@ class LiveCapture:
     """
 
     def __init__(self, options: CaptureOptions) -> None:
-        spaces: list[Path | None] = [namespaces.named(name) for name in options.netns] or [None]
+        # Held open, since a name can be removed while the namespace lives on.
+        self._held = [os.open(namespaces.named(name), os.O_RDONLY | os.O_CLOEXEC) for name in options.netns]
+        spaces: list[Path | None] = [Path(f"/proc/self/fd/{held}") for held in self._held] or [None]
         self._taps: list[Tap] = []
         self.posts: list[ScoutPost] = []
         self._interfaces: list[Interface] = []
@@ -86,6 +89,9 @@ class LiveCapture:
         for descriptor, event in self._poll.poll(timeout_ms):
             if event & select.POLLERR:
                 self._by_fd[descriptor].check()
+        for tap in self._taps:
+            if tap.is_down:
+                tap.check()
 
     def read(self) -> PacketBatch | None:
         """Return the packets that are ready, in order of time; None if there are none."""
@@ -106,7 +112,9 @@ class LiveCapture:
             tap.close()
         for post in self.posts:
             post.scout.close()
-        self._taps, self.posts = [], []
+        for held in self._held:
+            os.close(held)
+        self._taps, self.posts, self._held = [], [], []
 
     def _batch(self, tap: Tap, frames: Frames) -> PacketBatch:
         interface = np.full(len(frames.ifindex), self._place(tap, int(frames.ifindex[0])), np.int64)

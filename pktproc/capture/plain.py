@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from pktproc.capture import blocks
-from pktproc.capture.filter import ANY
 
 _SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 35
@@ -18,6 +18,7 @@ _AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata: status, len, sna
 _TIMESPEC = struct.Struct("@ll")
 _FRAME_BYTES = 1 << 18
 _READ_PACKETS = 1024
+_LARGEST_BUFFER_BYTES = (1 << 30) - 1  # the kernel doubles the value, an int
 _HEADROOM = 96
 _MAC_OFFSET = _HEADROOM - 16
 
@@ -25,7 +26,9 @@ _MAC_OFFSET = _HEADROOM - 16
 class PlainReader:
     """Read packets from a packet socket, many at a time, into the layout of a ring's frames."""
 
-    def __init__(self, target: socket.socket, buffer_bytes: int) -> None:
+    def __init__(self, target: socket.socket, buffer_bytes: int, ifindexes: Callable[[], Mapping[str, int]]) -> None:
+        self._ifindexes = ifindexes
+        buffer_bytes = min(buffer_bytes, _LARGEST_BUFFER_BYTES)
         self._socket = target
         target.setblocking(False)
         target.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
@@ -38,12 +41,13 @@ class PlainReader:
     def read(self) -> blocks.Frames | None:
         """Return the packets that are waiting; None if there are none."""
         frames: list[bytes] = []
+        ifindexes = self._ifindexes()
         for _ in range(_READ_PACKETS):
             try:
                 data, ancillary, _, address = self._socket.recvmsg(_FRAME_BYTES, 256, socket.MSG_TRUNC)
             except BlockingIOError:
                 break
-            frames.append(_frame(data, ancillary, address))
+            frames.append(_frame(data, ancillary, address, ifindexes.get(address[0], 0)))
         if not frames:
             return None
         joined = np.frombuffer(bytearray(b"".join(frames)), np.uint8)
@@ -54,7 +58,9 @@ class PlainReader:
         """Nothing is held beside the socket, which is its owner's."""
 
 
-def _frame(data: bytes, ancillary: list[tuple[int, int, bytes]], address: tuple[str, int, int, int, bytes]) -> bytes:
+def _frame(
+    data: bytes, ancillary: list[tuple[int, int, bytes]], address: tuple[str, int, int, int, bytes], ifindex: int
+) -> bytes:
     """Return a packet as a TPACKET_V3 ring would show it."""
     status = tci = tpid = 0
     wire, net = len(data), 0
@@ -67,9 +73,9 @@ def _frame(data: bytes, ancillary: list[tuple[int, int, bytes]], address: tuple[
     head["snaplen"], head["len"], head["status"] = len(data), wire, status
     head["mac"], head["net"] = _MAC_OFFSET, _MAC_OFFSET + net
     head["vlan_tci"], head["vlan_tpid"] = tci, tpid
-    name, protocol, packet_type, hatype, _ = address
+    _, protocol, packet_type, hatype, _ = address
     head["protocol"], head["hatype"], head["pkttype"] = protocol, hatype, packet_type
-    head["ifindex"] = _ifindex(name)
+    head["ifindex"] = ifindex
     padding = bytes(-(len(data) + _MAC_OFFSET) % 16)
     return head.tobytes() + bytes(_MAC_OFFSET - blocks.FRAME.itemsize) + data + padding
 
@@ -81,10 +87,3 @@ def timestamp_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
             seconds, nanoseconds = _TIMESPEC.unpack_from(value)
             return int(seconds) * 1_000_000_000 + int(nanoseconds)
     return 0
-
-
-def _ifindex(name: str) -> int:
-    try:
-        return socket.if_nametoindex(name) if name != ANY else 0
-    except OSError:
-        return 0

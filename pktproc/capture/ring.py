@@ -48,7 +48,11 @@ class Ring:
         target.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
         target.setsockopt(_SOL_PACKET, _PACKET_RESERVE, blocks.VLAN_TAG_BYTES)
         target.setsockopt(_SOL_PACKET, _PACKET_RX_RING, request)
-        self._map = mmap.mmap(target.fileno(), self._count * BLOCK_BYTES)
+        try:
+            self._map = mmap.mmap(target.fileno(), self._count * BLOCK_BYTES)
+        except OSError:
+            target.setsockopt(_SOL_PACKET, _PACKET_RX_RING, bytes(len(request)))  # or packets would still go there
+            raise
         self._bytes = np.frombuffer(self._map, np.uint8)
         self._next = 0
 

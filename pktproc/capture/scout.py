@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pktproc.capture import filter as packet_filter
 from pktproc.capture.plain import timestamp_ns
-from pktproc.capture.tap import open_socket
+from pktproc.capture.tap import discard, open_socket
 from pktproc.errors import PktprocError
 from pktproc.kernel import namespaces
 from pktproc.model import V4_MAPPED_PREFIX, Direction, Flow, Protocol
@@ -64,6 +64,8 @@ class Scout:
         self._programs.append(packet_filter.DROP_ALL)
         self._level = 0
         self._widen_ns = 0
+        packet_filter.attach(self._socket, packet_filter.DROP_ALL)
+        discard(self._socket)
         packet_filter.attach(self._socket, self._programs[0])
 
     def fileno(self) -> int:
@@ -92,11 +94,7 @@ class Scout:
         self._level = min(self._level + 1, len(self._programs) - 1)
         self._widen_ns = now_ns + _QUIET_NS
         packet_filter.attach(self._socket, self._programs[self._level])
-        try:
-            while True:
-                self._socket.recv(1)
-        except OSError:
-            return
+        discard(self._socket)
 
     def widen(self, now_ns: int) -> None:
         """Take everything again if the last flood is long enough ago."""

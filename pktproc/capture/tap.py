@@ -60,6 +60,7 @@ class Tap:
     ) -> None:
         self.name = interface
         self.ring_refused: str | None = None
+        self.is_down = False
         self._space = space
         self._received = self._dropped = 0
         self.netns, self.interfaces, self._program, self._scapy = namespaces.run_inside(
@@ -75,13 +76,13 @@ class Tap:
 
     def _start(self, buffer_bytes: int, timeout_ms: int) -> Ring | PlainReader:
         packet_filter.attach(self._socket, packet_filter.DROP_ALL)
-        _discard(self._socket)
+        discard(self._socket)
         reader: Ring | PlainReader
         try:
             reader = Ring(self._socket, buffer_bytes, timeout_ms)
         except OSError as error:
             self.ring_refused = error.strerror
-            reader = PlainReader(self._socket, buffer_bytes)
+            reader = PlainReader(self._socket, buffer_bytes, lambda: self.ifindexes)
         self._statistics()
         packet_filter.attach(self._socket, self._program)
         return reader
@@ -97,7 +98,9 @@ class Tap:
 
     def read(self) -> Frames | None:
         """Return the frames that are ready, None if there are none."""
-        return self._reader.read()
+        frames = self._reader.read()
+        self.is_down &= frames is None
+        return frames
 
     def refresh(self) -> None:
         """Read the names of the interfaces again."""
@@ -106,13 +109,14 @@ class Tap:
     def check(self) -> None:
         """Raise `CaptureError` if the interface is gone; one that is merely down may come back."""
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if not code:
+        if not code and not self.is_down:
             return
+        self.is_down = True  # said once, so it must be looked at again
         self.refresh()
         if self.ifindex and self.ifindex not in self.interfaces:
             message = f"interface {self.name} disappeared"
             raise CaptureError(message)
-        if code not in (errno.ENETDOWN, errno.ENOBUFS):
+        if code not in (0, errno.ENETDOWN, errno.ENOBUFS):
             message = f"capturing on {self.name} failed: {errno.errorcode.get(code, code)}"
             raise CaptureError(message)
 
@@ -131,7 +135,7 @@ class Tap:
     def close(self) -> None:
         """Stop capturing."""
         self._reader.close()
-        namespaces.run_inside(self._space, self._scapy.close)
+        self._socket.close()  # which also ends promiscuous mode, wherever the namespace is by now
 
 
 def _open(
@@ -185,7 +189,7 @@ def _bind_everywhere(target: socket.socket) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def _discard(target: socket.socket) -> None:
+def discard(target: socket.socket) -> None:
     """Throw away what arrived before the filter was in place."""
     try:
         while target.recv(1, socket.MSG_DONTWAIT | socket.MSG_TRUNC):

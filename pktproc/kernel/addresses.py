@@ -94,7 +94,7 @@ def _fib_trie(path: Path) -> Iterator[tuple[bytes, str]]:
                     leaf = matched[1]
                 elif leaf and (kind := _FIB_HOST.search(line)):
                     yield V4_MAPPED_PREFIX + ipaddress.IPv4Address(leaf).packed, kind[1]
-    except OSError:
+    except (OSError, ValueError):
         return
 
 
@@ -102,8 +102,8 @@ def _if_inet6(path: Path) -> Iterator[bytes]:
     try:
         with path.open() as lines:
             for line in lines:
-                word = line.split(maxsplit=1)[0]
+                word, _, _ = line.partition(" ")
                 if len(word) == 32:
                     yield bytes.fromhex(word)
-    except OSError:
+    except (OSError, ValueError):
         return

@@ -72,7 +72,10 @@ def discover(proc: Path = Path("/proc")) -> dict[int, Namespace]:
         if netns not in found:
             found[netns] = Namespace(netns, Path(f"{proc}/{pid}/ns/net"), pid)
     for path in _named_paths():
-        netns = inode(path)
+        try:
+            netns = inode(path)
+        except OSError:
+            continue
         if netns not in found:
             found[netns] = Namespace(netns, path, None)
     return found

@@ -12,6 +12,7 @@ from pktproc.kernel import inet_diag, namespaces
 from pktproc.kernel.addresses import AddressSocket
 from pktproc.kernel.procfs_engine import ProcfsEngine
 from pktproc.kernel.sock_diag import DiagSocket, EndedSockets
+from pktproc.kernel.socket_table import SocketTable
 from pktproc.model import Process, Protocol, Socket
 
 # Above this many look-ups at once one dump of the table is cheaper (6 us a look-up in the kernel, 25 ms a 16 k dump).
@@ -209,19 +210,15 @@ def _exact(diag: DiagSocket, protocol: int, queries: list[Query]) -> list[list[S
 
 def _by_port(diag: DiagSocket, protocol: int, queries: list[Query]) -> list[list[Socket]]:
     ports = {query.local_port for query in queries}
-    by_port: dict[int, list[Socket]] = defaultdict(list)
+    connected: list[list[Socket]] = [[] for _ in queries]
     if len(queries) <= _MAX_PORT_DUMPS:
         connected = [_connected(diag, protocol, query) for query in queries]
-        for port in {query.local_port for query, found in zip(queries, connected, strict=True) if not found}:
-            by_port[port] = list(diag.dump(protocol, port=port))
-        return [found or by_port[query.local_port] for query, found in zip(queries, connected, strict=True)]
+        ports = {query.local_port for query, found in zip(queries, connected, strict=True) if not found}
     if len(ports) <= _MAX_PORT_DUMPS:
-        for port in ports:
-            by_port[port] = list(diag.dump(protocol, port=port))
+        table = SocketTable(socket for port in ports for socket in diag.dump(protocol, port=port))
     else:
-        for socket in diag.dump(protocol):
-            by_port[socket.local_port].append(socket)
-    return [by_port[query.local_port] for query in queries]
+        table = SocketTable(diag.dump(protocol))
+    return [found or table.candidates(query) for query, found in zip(queries, connected, strict=True)]
 
 
 def _connected(diag: DiagSocket, protocol: int, query: Query) -> list[Socket]:

@@ -22,7 +22,6 @@ _CMDLINE_MAX_BYTES = 1 << 16
 _CONTAINER_ID = re.compile(r"(?<![0-9a-f])([0-9a-f]{64})(?![0-9a-f])")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 NS_PER_S = 1_000_000_000
-_GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError)
 
 
 def boot_time_ns() -> int:
@@ -91,7 +90,7 @@ def container_id(cgroup: bytes) -> str | None:
 
 
 def _status_field(status: bytes, name: bytes, position: int) -> int | None:
-    for line in status.splitlines():
+    for line in status.split(b"\n"):  # a name may hold other line ends
         if line.startswith(name):
             return int(line.split()[position])
     return None
@@ -131,7 +130,7 @@ class ProcessReader:
                 return self._read(pid, directory)
             with opened(self.proc, pid) as descriptor:
                 return self._read(pid, descriptor)
-        except (*_GONE, ValueError, IndexError):
+        except (OSError, ValueError, IndexError):
             return None
 
     def identity(self, pid: int) -> ProcessId | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +12,7 @@ from pktproc.kernel import addresses, namespaces, proc_net
 from pktproc.kernel.holders import HolderScan
 from pktproc.kernel.namespaces import Namespace
 from pktproc.kernel.processes import ProcessReader
+from pktproc.kernel.socket_table import SocketTable
 from pktproc.model import Process, Socket
 
 Result = TypeVar("Result")
@@ -57,21 +57,14 @@ class ProcfsEngine:
         return self._inside(netns, lambda net: proc_net.read_table(net, name, netns), [])
 
     def candidates(self, queries: Sequence[Query]) -> list[list[Socket]]:
-        """Return, for each query, the sockets with its protocol and local port; each table is read once."""
-        by_port: dict[tuple[int, int], dict[int, list[Socket]]] = {}
-        raw: dict[tuple[int, int], list[Socket]] = {}
-        for netns, protocol in {(query.netns, query.protocol) for query in queries}:
-            ports: dict[int, list[Socket]] = defaultdict(list)
-            raw_sockets: list[Socket] = []
-            for table in proc_net.tables_of(protocol):
-                for socket in self.table(netns, table):
-                    (raw_sockets if socket.raw else ports[socket.local_port]).append(socket)
-            by_port[netns, protocol] = ports
-            raw[netns, protocol] = raw_sockets
-        return [
-            by_port[query.netns, query.protocol].get(query.local_port, []) + raw[query.netns, query.protocol]
-            for query in queries
-        ]
+        """Return, for each query, the sockets that may fit; each table is read once."""
+        tables = {
+            (netns, protocol): SocketTable(
+                socket for name in proc_net.tables_of(protocol) for socket in self.table(netns, name)
+            )
+            for netns, protocol in {(query.netns, query.protocol) for query in queries}
+        }
+        return [tables[query.netns, query.protocol].candidates(query) for query in queries]
 
     def ended(self) -> Ended:
         """Return nothing: procfs does not tell when sockets end."""

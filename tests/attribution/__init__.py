@@ -1,0 +1,1 @@
+"""The join, tested against hosts whose every fact is known."""

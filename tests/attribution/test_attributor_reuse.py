@@ -1,0 +1,135 @@
+"""Packets of two processes that use the same addresses and ports, one after the other: never the wrong one."""
+
+from __future__ import annotations
+
+import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.packet import Packet
+
+from attribution.host import Clock, Host
+from attribution.traffic import OURS, THEIRS, Ends, Walk, ends_of
+from pktproc.attribution.lookahead import LookAhead
+from pktproc.model import PacketType, Process, Protocol
+from pktproc.packets.decode import decode
+from pktproc.packets.flows import distinct_flows
+from pktproc.packets.fragments import FragmentTable
+
+CLIENT, SERVER = (OURS, 5000), (THEIRS, 80)
+INCOMING, OUTGOING = PacketType.HOST, PacketType.OUTGOING
+LONG_MS = 100.0
+
+
+def sent(flags: str = "A") -> Packet:
+    return IP(src=OURS, dst=THEIRS) / TCP(sport=5000, dport=80, flags=flags)
+
+
+def received(flags: str = "A") -> Packet:
+    return IP(src=THEIRS, dst=OURS) / TCP(sport=80, dport=5000, flags=flags)
+
+
+def datagram() -> Packet:
+    return IP(src=OURS, dst=THEIRS) / UDP(sport=5000, dport=80)
+
+
+def local(ends: Ends) -> Process | None:
+    """Return who the end on this host is said to be."""
+    answer = ends[0] or ends[1]
+    assert answer is not None
+    return answer.process
+
+
+def succeed(walk: Walk, first: Process, protocol: int = Protocol.TCP) -> Process:
+    """End a process and let another one use its addresses and ports."""
+    walk.host.end(first)
+    second = walk.host.start("second")
+    walk.host.open(second, CLIENT, SERVER, protocol=protocol)
+    return second
+
+
+@pytest.mark.parametrize("hears_ends", [True, False])
+@pytest.mark.parametrize("gap_ms", [1, 100])
+@pytest.mark.parametrize("age_ms", [10, 1000, 60_000])
+def test_packets_both_ways_are_the_new_connections(clock: Clock, hears_ends: bool, gap_ms: float, age_ms: int) -> None:
+    walk = Walk(clock, Host(clock, hears_ends=hears_ends))
+    first = walk.host.start("first")
+    walk.host.open(first, CLIENT, SERVER)
+    for _ in range(20):
+        ends = walk.see(sent(), received(), packet_type=[OUTGOING, INCOMING])
+        assert [local(pair) for pair in ends] == [first, first]
+        walk.clock.advance(age_ms / 20)
+    second = succeed(walk, first)
+    walk.clock.advance(gap_ms)
+    for flags in ("S", "A", "A"):
+        seen = [local(pair) for pair in walk.see(sent(flags), received(), packet_type=[OUTGOING, INCOMING])]
+        assert set(seen) <= {second, None}
+        walk.clock.advance(1)
+    walk.clock.advance(LONG_MS)
+    ends = walk.see(sent(), received(), packet_type=[OUTGOING, INCOMING])
+    assert [local(pair) for pair in ends] == [second, second]
+
+
+@pytest.mark.parametrize("hears_ends", [True, False])
+def test_the_answer_to_the_syn_in_a_block_of_its_own_is_the_new_connections(clock: Clock, hears_ends: bool) -> None:
+    walk = Walk(clock, Host(clock, hears_ends=hears_ends))
+    first = walk.host.start("first")
+    walk.host.open(first, CLIENT, SERVER)
+    for _ in range(20):
+        walk.see(sent(), received(), packet_type=[OUTGOING, INCOMING])
+        walk.clock.advance(100)
+    second = succeed(walk, first)
+    walk.see(sent("S"))
+    (answer,) = walk.see(received("SA"), packet_type=INCOMING)
+    assert local(answer) in {second, None}
+
+
+@pytest.mark.parametrize("hears_ends", [True, False])
+@pytest.mark.parametrize("gap_ms", [0, 1])
+def test_a_block_with_packets_of_both_names_neither_for_the_others(
+    clock: Clock, hears_ends: bool, gap_ms: float
+) -> None:
+    """The last packets of the first connection and the SYN of the second come in one block: one flow, two owners.
+
+    Without a gap the block's first packet was captured before the first connection was last asked for.
+    """
+    walk = Walk(clock, Host(clock, hears_ends=hears_ends))
+    first = walk.host.start("first")
+    walk.host.open(first, CLIENT, SERVER)
+    walk.see(sent())
+    walk.clock.advance(gap_ms)
+    second = succeed(walk, first)
+    old_data, reset, syn, new_data = walk.see(sent(), sent("R"), sent("S"), sent())
+    assert {local(old_data), local(reset)} <= {first, None}
+    assert {local(syn), local(new_data)} <= {second, None}
+
+
+def test_a_syn_that_was_looked_up_ahead_does_not_take_older_packets(walk: Walk) -> None:
+    """The look-up at the SYN overtakes the block with the last packets before it."""
+    first = walk.host.start("first")
+    walk.host.open(first, CLIENT, SERVER)
+    walk.see(sent())
+    late = walk.block([sent("R")])
+    second = succeed(walk, first)
+    syn, syn_ns = walk.block([sent("S")]), walk.clock()
+    opened = distinct_flows(syn, decode(syn, FragmentTable())).flows
+    walk.attributor.learn(LookAhead(walk.host, walk.clock).sightings((flow, syn_ns) for flow in opened))
+    (of_late,) = ends_of(walk.attributor.attribute(late))
+    assert local(of_late) in {first, None}
+    walk.clock.advance(1)
+    (of_syn,) = ends_of(walk.attributor.attribute(syn))
+    assert local(of_syn) in {second, None}
+
+
+def test_an_open_question_is_not_answered_with_who_came_later(walk: Walk) -> None:
+    """A datagram whose sender was gone before it could be found; within the grace time its port is used again."""
+    first = walk.host.start("first")
+    walk.host.open(first, CLIENT, SERVER, protocol=Protocol.UDP)
+    block = walk.block([datagram()])
+    walk.host.end(first)
+    attributed = walk.attributor.attribute(block)
+    second = walk.host.start("second")
+    walk.host.open(second, CLIENT, SERVER, protocol=Protocol.UDP)
+    for _ in range(9):
+        (ends,) = walk.later(attributed, 5)
+        assert local(ends) is None
+    walk.clock.advance(LONG_MS)
+    assert local(walk.see(datagram())[0]) == second
