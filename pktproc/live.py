@@ -12,7 +12,7 @@ from pktproc.attribution.answers import AttributedBatch
 from pktproc.attribution.attributor import BatchAttributor
 from pktproc.attribution.backlog import GRACE_NS, Backlog
 from pktproc.attribution.lookahead import LookAhead
-from pktproc.capture.live import CaptureOptions, LiveCapture
+from pktproc.capture.live import BLOCK_TIMEOUT_MS, CaptureOptions, LiveCapture
 from pktproc.capture.tap import Statistics
 from pktproc.kernel.engines import AUTO, open_engine
 from pktproc.watch import Watch
@@ -21,7 +21,7 @@ _IDLE_MS = 200.0
 _SWITCH_S = 0.0005
 # A block costs about as much to handle as this many packets of it, so under load blocks are left to fill for a while.
 _PACE_NS_PER_PACKET = 25_000
-_LONGEST_PACE_NS = 25_000_000
+_LONGEST_PACE_NS = 40_000_000
 _NS_PER_MS = 1_000_000
 _MS_PER_S = 1_000
 _NS_PER_S = 1_000_000_000
@@ -80,6 +80,7 @@ class LiveAttribution:
             pause_ns = min(count * _PACE_NS_PER_PACKET, _LONGEST_PACE_NS) - (time.monotonic_ns() - begin_ns)
             if pause_ns > _NS_PER_MS:
                 time.sleep(pause_ns / _NS_PER_S)
+        time.sleep(2 * BLOCK_TIMEOUT_MS / _MS_PER_S)  # what was captured until now may still be in an open block
         self._take()
         while self._backlog:
             yield from self._backlog.ready()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from cachetools import LRUCache
 
 from pktproc.attribution.answers import AttributedBatch
 from pktproc.attribution.clocks import monotonic_offset_ns
@@ -43,13 +43,14 @@ class _Ends(NamedTuple):
     destination: Attribution | Query | None
 
 
-class _Known(NamedTuple):
-    """The answers for a flow, good until a time if nothing changed that they rest on since change `asked_at`."""
+@dataclass(slots=True)
+class _Known:
+    """The answers for a flow, good until a time if nothing changed that they rest on since change `checked_at`."""
 
     source: Attribution | None
     destination: Attribution | None
     until_ns: int
-    asked_at: int
+    checked_at: int
 
 
 class _Syn(NamedTuple):
@@ -72,7 +73,7 @@ class BatchAttributor:
         self.index = ConnectionIndex(engine, clock, wall_clock)
         self.addresses = AddressBook(engine, clock)
         self.fragments = FragmentTable()
-        self._known: LRUCache[Flow, _Known] = LRUCache(MAX_KNOWN_FLOWS)
+        self._known: dict[Flow, _Known] = {}
         self._engine = engine
         self._clock = clock
         self._wall_clock = wall_clock
@@ -154,7 +155,7 @@ class BatchAttributor:
     def _fill_known(self, attributed: AttributedBatch, table: FlowTable) -> list[int]:
         """Fill in what is still good from earlier blocks; return the positions of the other flows."""
         now, syn = self._clock(), table.syn.tolist()
-        touches = self.index.staleness.touches
+        staleness = self.index.staleness
         unknown: list[int] = []
         for position, flow in enumerate(table.flows):
             known = self._known.get(flow)
@@ -162,12 +163,18 @@ class BatchAttributor:
                 known is None
                 or known.until_ns <= now
                 or syn[position]
-                or touches(known.asked_at, flow, known.source, known.destination)
+                or (
+                    known.checked_at != staleness.now
+                    and staleness.touches(known.checked_at, flow, known.source, known.destination)
+                )
             ):
                 unknown.append(position)
             else:
+                known.checked_at = staleness.now
                 attributed.source[position] = known.source
                 attributed.destination[position] = known.destination
+        while len(self._known) > MAX_KNOWN_FLOWS:
+            del self._known[next(iter(self._known))]
         self.index.counts["known"] += len(table) - len(unknown)
         return unknown
 

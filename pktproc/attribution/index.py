@@ -42,6 +42,8 @@ MAX_TTL_NS = 2 * NS_PER_S
 MAX_TTL_UNHEARD_UDP_NS = 100 * NS_PER_MS
 # What was not found is soon asked for again, but not at each block for ever.
 MAX_NEGATIVE_TTL_NS = 250 * NS_PER_MS
+# What has had no better answer for so long is not waited for any more.
+SETTLED_NS = 50 * NS_PER_MS
 # A block that holds packets of two owners of the same ends is handled within this time.
 CHANGE_TTL_NS = NS_PER_S
 # How far off the times of packets may be by the monotonic clock.
@@ -253,13 +255,13 @@ class ConnectionIndex:
     def _may_be_a_successor(self, query: Query, attribution: Attribution, packet_ns: int) -> bool:
         """Say whether a datagram may be older than the process that now has its port.
 
-        Where ends of sockets are not heard of, a port of a program's own choice can have changed hands unseen.
+        A port of a program's own choice can be taken again within a millisecond, sooner than any notice comes.
         """
         process = attribution.process
-        if self._engine.hears_ends or not process or query.protocol not in _DATAGRAM:
+        if not process or query.protocol not in _DATAGRAM or query.local_port in _EPHEMERAL_PORTS:
             return False
         sent_ns = packet_ns - monotonic_offset_ns(self._clock, self._wall_clock)
-        return query.local_port not in _EPHEMERAL_PORTS and process.start_ns + START_GRAIN_NS > sent_ns
+        return process.start_ns + START_GRAIN_NS > sent_ns
 
     def _note_change(
         self, query: Query, selection: Selection, attribution: Attribution, previous: Answer | None, packet_ns: int
@@ -307,6 +309,8 @@ class ConnectionIndex:
         sockets = tuple(socket.id for socket in selection.sockets)
         previous = self._previous.get(asked_ends(query))
         first = previous.asked_ns if previous and previous.sockets == sockets else now
+        if now - first > SETTLED_NS and not attribution.final:
+            attribution = replace(attribution, final=True)
         ttl = max(MIN_TTL_NS, min(self._longest_ttl_ns(query, attribution), now - first))
         live = any(socket.inode and socket.state in _LIVE for socket in selection.sockets)
         answer = Answer(attribution, sockets, first, now, now + ttl, live)

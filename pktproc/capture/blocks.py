@@ -112,9 +112,7 @@ def parse(data: Bytes, starts: Column) -> Frames:
     wire = head["len"].astype(np.int64)
     linktype = np.full(len(starts), linktypes.LINKTYPE_ETHERNET, np.uint16)
     hatype = head["hatype"]
-    ethernet = hatype == _ARPHRD_ETHER
-    if not ethernet.all():
-        ethernet |= hatype == _ARPHRD_LOOPBACK
+    ethernet = (hatype == _ARPHRD_ETHER) | (hatype == _ARPHRD_LOOPBACK)
     if not ethernet.all():
         link_header = np.where(ethernet, 0, head["net"].astype(np.int64) - head["mac"])
         offset = offset + link_header
@@ -122,9 +120,9 @@ def parse(data: Bytes, starts: Column) -> Frames:
         wire = wire - link_header
         is_ip = np.isin(head["protocol"], _IP_ETHERTYPES)
         linktype[~ethernet] = np.where(is_ip, linktypes.LINKTYPE_RAW, _UNKNOWN_LINKTYPE)[~ethernet]
-    tagged = status & _TP_STATUS_VLAN_VALID
+    tagged = (status & _TP_STATUS_VLAN_VALID) != 0
     if tagged.any():
-        tagged = (tagged != 0) & ethernet & (captured >= _MAC_ADDRESSES_BYTES)
+        tagged &= ethernet & (captured >= _MAC_ADDRESSES_BYTES)
         tpid = np.where(status & _TP_STATUS_VLAN_TPID_VALID, head["vlan_tpid"], _ETH_P_8021Q)
         _put_tags_back(data, offset[tagged], tpid[tagged], head["vlan_tci"][tagged])
         shift = np.where(tagged, VLAN_TAG_BYTES, 0)

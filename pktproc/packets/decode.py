@@ -12,7 +12,7 @@ from pktproc.packets.columns import Columns
 from pktproc.packets.fragments import FragmentTable
 from pktproc.packets.icmp import ICMP_HEADER_BYTES, NO_ICMP, decode_icmp
 from pktproc.packets.linktypes import ETHERTYPE_IPV4, ETHERTYPE_IPV6, NO_VLAN, Link, locate
-from pktproc.packets.network import Network, decode_network
+from pktproc.packets.network import Network, decode_network, protocols_in
 from pktproc.packets.transport import decode_ports, locate_transport
 
 _NO_ROW = -1
@@ -63,8 +63,9 @@ def _decode_datagrams(data: Bytes, link: Link, end: Column, wire_end: Column) ->
         quoted_row=np.full(count, _NO_ROW, np.int64),
         quoted=None,
     )
-    decode_ports(data, ip, columns)
-    return columns, ip, decode_icmp(data, ip, columns)
+    present = protocols_in(ip.protocol)
+    decode_ports(data, ip, columns, present)
+    return columns, ip, decode_icmp(data, ip, columns, present)
 
 
 def _with_quoted(data: Bytes, columns: Columns, ip: Network, errors: Column) -> Columns:

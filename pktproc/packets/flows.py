@@ -48,6 +48,8 @@ _KEY = np.dtype(
 KEY_WORDS = _KEY.itemsize // 4
 """Multipliers that `distinct_flows` needs."""
 
+_ADDRESS_WORDS = _ADDRESS.itemsize // 4
+
 Multipliers = npt.NDArray[np.uint64]
 
 
@@ -90,38 +92,59 @@ def distinct_flows(batch: PacketBatch, columns: Columns, multipliers: Multiplier
     direction = _DIRECTION[batch.packet_type]
     if interfaces.loopback.any():
         direction[interfaces.loopback[batch.interface]] = Direction.LOOPBACK
-    keys = _keys(columns, interfaces.number[batch.interface], direction)
+    words = _keys(columns, direction)
+    if interfaces.number.any():
+        _field(words, "interface")[:] = interfaces.number[batch.interface]
     quoted: list[Flow | None] = [None]
     if columns.quoted is not None:
-        quoted += _number_quoted(batch, columns, columns.quoted, keys, multipliers)
-    flow_of, first = group(keys, multipliers)
-    flows = _flows(keys[first], interfaces, batch.interface[first], quoted)
+        quoted += _number_quoted(batch, columns, columns.quoted, words, multipliers)
+    flow_of, first = group(words.T, multipliers)
+    flows = _flows(words, first, interfaces, batch.interface[first], quoted)
+    opening = (columns.tcp_flags & (_SYN | _ACK)) == _SYN
     syn = np.zeros(len(first), bool)
-    syn[flow_of[(columns.tcp_flags & (_SYN | _ACK)) == _SYN]] = True
+    if opening.any():
+        syn[flow_of[opening]] = True
     return FlowTable(flow_of, flows, first, syn)
 
 
 def group(keys: Column, multipliers: Multipliers) -> tuple[Column, Column]:
     """Give numbers to the distinct values of a column of keys, in order of first appearance.
 
-    Returns for each row its number, and for each number its first row, both int64. Rows are brought together by a slot
-    of their multilinear hash (Lemire and Kaser, "Strongly universal string hashing is fast", 2014: its upper 32 bits
-    collide by chance only) and then compared in full. What shared its slot with another key tries other bits of the
-    hash, and what is left after that is sorted: exact for any keys and multipliers.
+    `keys` holds `KEY_WORDS` 32-bit words for each row, as (n, `KEY_WORDS`) uint32, fastest in column-major order, or as
+    (n,) items of that size. Returns for each row its number, and for each number its first row, both int64. Words in
+    which all rows agree take no further part. Rows are brought together by a slot of their multilinear hash (Lemire and
+    Kaser, "Strongly universal string hashing is fast", 2014: its upper 32 bits collide by chance only) and then
+    compared in full. What shared its slot with another key tries other bits of the hash, and what is left after that is
+    sorted: exact for any keys and multipliers.
     """
-    words = keys.view(np.uint32).reshape(len(keys), KEY_WORDS)
-    hashed = words.astype(np.uint64) @ multipliers
-    bits = (_SLOTS_PER_PACKET * len(keys)).bit_length()
+    count = len(keys)
+    words = keys.view(np.uint32).reshape(count, KEY_WORDS).T
+    varying = np.flatnonzero((words != words[:, :1]).any(axis=1))
+    if not len(varying):
+        return np.zeros(count, np.int64), np.arange(min(count, 1))
+    words = words[varying]
+    hashed = _hash(words, multipliers[varying])
+    bits = (_SLOTS_PER_PACKET * count).bit_length()
     representative, alike = _by_slot(words, hashed >> np.uint64(64 - bits), bits)
     if not alike.all():
         rows = np.flatnonzero(~alike)
         slot = (hashed[rows] >> np.uint64(32)) & np.uint64((1 << bits) - 1)
-        nearest, alike = _by_slot(words[rows], slot, bits)
+        nearest, alike = _by_slot(words[:, rows], slot, bits)
         representative[rows] = rows[nearest]
         rows = rows[~alike]
-        representative[rows] = rows[_by_sorting(keys[rows])]
-    is_first = representative == np.arange(len(keys))
-    return (np.cumsum(is_first) - 1)[representative], np.flatnonzero(is_first)
+        representative[rows] = rows[_by_sorting(words[:, rows])]
+    first = np.flatnonzero(representative == np.arange(count))
+    number = np.empty(count, np.int64)
+    number[first] = np.arange(len(first))
+    return number[representative], first
+
+
+def _hash(words: Column, multipliers: Multipliers) -> Column:
+    """Return the sum of each row's words times their multipliers, modulo 2**64; `words` is (words, rows) uint32."""
+    hashed = np.zeros(words.shape[1], np.uint64)
+    for word, multiplier in zip(words, multipliers, strict=True):
+        hashed += np.multiply(word, multiplier, dtype=np.uint64)
+    return hashed
 
 
 def _by_slot(words: Column, slot: Column, bits: int) -> tuple[Column, Column]:
@@ -129,17 +152,23 @@ def _by_slot(words: Column, slot: Column, bits: int) -> tuple[Column, Column]:
 
     Equal rows share a slot, so they are alike with its first row all together or not at all.
     """
-    table = np.full(1 << bits, len(words))
     slot = slot.astype(np.int64)
-    np.minimum.at(table, slot, np.arange(len(words)))
+    # Only the slots in use are ever written or read.
+    table = np.empty(1 << bits, np.int64)
+    table[slot] = len(slot)
+    np.minimum.at(table, slot, np.arange(len(slot)))
     representative = table[slot]
-    same = words.take(representative, axis=0) == words
-    return representative, np.ones(len(words), bool) if same.all() else same.all(axis=1)
+    alike = np.ones(len(slot), bool)
+    for word in words:
+        alike &= word[representative] == word
+    return representative, alike
 
 
-def _by_sorting(keys: Column) -> Column:
-    """Return for each row the first row with an equal key."""
-    _, first, number = np.unique(keys.view(np.dtype((np.void, _KEY.itemsize))), return_index=True, return_inverse=True)
+def _by_sorting(words: Column) -> Column:
+    """Return for each row the first row with equal words."""
+    rows = np.ascontiguousarray(words.T)
+    opaque = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))
+    _, first, number = np.unique(opaque, return_index=True, return_inverse=True)
     return first[number.reshape(-1)]
 
 
@@ -165,42 +194,51 @@ def _interfaces(interfaces: tuple[Interface, ...]) -> _Interfaces:
     )
 
 
-def _keys(columns: Columns, interface: Column, direction: Column) -> Column:
-    keys = np.zeros(len(columns), _KEY)
-    keys["source_address"] = _opaque(columns.source_address)
-    keys["destination_address"] = _opaque(columns.destination_address)
-    keys["source_port"] = columns.source_port
-    keys["destination_port"] = columns.destination_port
-    keys["protocol"] = columns.protocol
-    keys["icmp_type"] = columns.icmp_type
-    keys["ethertype"] = np.where(columns.protocol == NOT_IP, columns.ethertype, 0)
-    keys["direction"] = direction
-    keys["ports_known"] = columns.ports_known
-    keys["interface"] = interface
-    return keys
+def _keys(columns: Columns, direction: Column) -> Column:
+    """Return the keys, (`KEY_WORDS`, n) uint32: a row for each word of `_KEY`; `interface` and `quoted` are blank."""
+    words = np.zeros((KEY_WORDS, len(columns)), np.uint32)
+    words[:_ADDRESS_WORDS] = _address_words(columns.source_address)
+    words[_ADDRESS_WORDS : 2 * _ADDRESS_WORDS] = _address_words(columns.destination_address)
+    _field(words, "source_port")[:] = columns.source_port
+    _field(words, "destination_port")[:] = columns.destination_port
+    _field(words, "protocol")[:] = columns.protocol
+    _field(words, "icmp_type")[:] = columns.icmp_type
+    if not columns.network.all():
+        _field(words, "ethertype")[:] = np.where(columns.protocol == NOT_IP, columns.ethertype, 0)
+    _field(words, "direction")[:] = direction
+    _field(words, "ports_known")[:] = columns.ports_known
+    return words
 
 
-def _opaque(addresses: Column) -> Column:
-    return np.ascontiguousarray(addresses).view(_ADDRESS).reshape(len(addresses))
+def _address_words(addresses: Column) -> Column:
+    return np.ascontiguousarray(addresses).view(np.uint32).T
+
+
+def _field(words: Column, name: str) -> Column:
+    """Return one field of `_KEY` that is no longer than a word, for all keys; writing to it changes the keys."""
+    kind, offset = _KEY.fields[name][:2]  # type: ignore[index]
+    parts: Column = words[offset // 4].view(kind)
+    return parts[offset % 4 // kind.itemsize :: 4 // kind.itemsize]
 
 
 def _number_quoted(
-    batch: PacketBatch, columns: Columns, quoted: Columns, keys: Column, multipliers: Multipliers
+    batch: PacketBatch, columns: Columns, quoted: Columns, words: Column, multipliers: Multipliers
 ) -> list[Flow]:
     """Find the distinct quoted flows and write their numbers, from 1, into the keys of the errors that quote them."""
     errors = np.flatnonzero(columns.quoted_row >= 0)
-    outer = keys[errors]
-    of_error = _keys(quoted, np.zeros(len(quoted), np.uint32), np.zeros(len(quoted), np.uint8))
-    of_error = of_error[columns.quoted_row[errors]]
-    of_error["interface"] = outer["interface"]
-    of_error["direction"] = _OPPOSITE[outer["direction"]]
-    number, first = group(of_error, multipliers)
-    keys["quoted"][errors] = number + 1
-    return _flows(of_error[first], _interfaces(batch.interfaces), batch.interface[errors[first]], [None])
+    of_error = _keys(quoted, np.zeros(len(quoted), np.uint8)).take(columns.quoted_row[errors], axis=1)
+    _field(of_error, "interface")[:] = _field(words, "interface")[errors]
+    _field(of_error, "direction")[:] = _OPPOSITE[_field(words, "direction")[errors]]
+    number, first = group(of_error.T, multipliers)
+    _field(words, "quoted")[errors] = number + 1
+    return _flows(of_error, first, _interfaces(batch.interfaces), batch.interface[errors[first]], [None])
 
 
-def _flows(keys: Column, interfaces: _Interfaces, interface: Column, quoted: Sequence[Flow | None]) -> list[Flow]:
-    """Build the flows of distinct keys; `interface` is the index of each one's interface in the batch."""
+def _flows(
+    words: Column, rows: Column, interfaces: _Interfaces, interface: Column, quoted: Sequence[Flow | None]
+) -> list[Flow]:
+    """Build the flows of some rows' keys; `interface` is the index of each one's interface in the batch."""
+    keys = np.ascontiguousarray(words[:, rows].T).view(_KEY).reshape(len(rows))
     fields = zip(
         interfaces.netns[interface].tolist(),
         interfaces.ifindex[interface].tolist(),

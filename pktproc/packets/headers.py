@@ -6,6 +6,7 @@ moved, never computed with.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,11 @@ ICMP_ID = np.dtype([("id", ">u2")])
 """Bytes 4 and 5 of an ICMP query message."""
 
 
+@cache
+def _opaque(size: int) -> Layout:
+    return np.dtype((np.void, size))
+
+
 def gather(data: Bytes, position: Column, end: Column, layout: Layout) -> tuple[Column, Column]:
     """Read one header for each position of a buffer.
 
@@ -107,7 +113,7 @@ def gather(data: Bytes, position: Column, end: Column, layout: Layout) -> tuple[
     # A negative position is a huge unsigned one, so a single comparison keeps the read inside the buffer.
     ok = (position.view(np.uint64) <= room) & (position + size <= end)
     # Items that overlap, one at each byte of the buffer: taking some of them is a single indexing operation.
-    opaque = np.dtype((np.void, size))
+    opaque = _opaque(size)
     window: Column = np.ndarray(shape=(room + 1,), dtype=opaque, buffer=data, strides=(1,))
     if ok.all():
         return window[position].view(layout), ok

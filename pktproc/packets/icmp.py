@@ -8,7 +8,7 @@ from pktproc.model import Protocol
 from pktproc.packets.batch import Bytes, Column
 from pktproc.packets.columns import Columns
 from pktproc.packets.headers import ICMP, ICMP_ID, gather
-from pktproc.packets.network import EVERY, Network, select
+from pktproc.packets.network import EVERY, Network, rows_with
 
 NO_ICMP = -1
 """`icmp_type` and `icmp_code` of other protocols."""
@@ -16,6 +16,7 @@ NO_ICMP = -1
 ICMP_HEADER_BYTES = 8
 """Bytes of an error message before the packet that it quotes (RFC 792, RFC 4443 section 3)."""
 
+_ICMP = frozenset({int(Protocol.ICMP), int(Protocol.ICMPV6)})
 _ID_AT = 4
 _REQUEST = 1
 _REPLY = 2
@@ -35,12 +36,12 @@ def is_error(protocol: int, icmp_type: int) -> bool:
     return icmp_type >= 0 and bool(_ROLE[int(protocol == Protocol.ICMPV6), icmp_type] == _ERROR)
 
 
-def decode_icmp(data: Bytes, ip: Network, columns: Columns) -> Column:
+def decode_icmp(data: Bytes, ip: Network, columns: Columns, present: frozenset[int]) -> Column:
     """Fill in the ICMP columns and, for echo and timestamp messages, the id as a port (see `pktproc.model.Flow`).
 
-    Returns the int64 rows that are error messages.
+    `present` are the protocols that occur. Returns the int64 rows that are error messages.
     """
-    selected = select((ip.protocol == Protocol.ICMP) | (ip.protocol == Protocol.ICMPV6))
+    selected = rows_with(_ICMP, ip.protocol, present)
     if selected is None:
         return np.zeros(0, np.int64)
     rows: Column = np.arange(len(ip.protocol)) if selected is EVERY else np.asarray(selected)

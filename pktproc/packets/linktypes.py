@@ -170,6 +170,8 @@ _FRAMINGS: dict[int, Callable[[Bytes, Column, Column], tuple[Column, Column]]] =
 
 def _unwrap(data: Bytes, end: Column, link: Link) -> None:
     """Follow VLAN tags and LLC/SNAP headers until every ethertype is a network protocol's."""
+    if ((link.ethertype == ETHERTYPE_IPV4) | (link.ethertype == ETHERTYPE_IPV6)).all():
+        return
     for _ in range(MAX_ENCAPSULATIONS):
         kind = _ENCAPSULATION[link.ethertype]
         rows = np.flatnonzero(kind)

@@ -31,6 +31,10 @@ _V4_FRAGMENT_OFFSET = 0x1FFF
 _V6_MORE_FRAGMENTS = 0x0001
 _V6_FRAGMENT_OFFSET = 0xFFF8
 
+# Header lengths of IPv4 by the first byte (RFC 791 section 3.1); other versions and lengths below 20 exceed any packet.
+_IPV4_HEADER_BYTES = np.full(256, 1 << 62, np.int64)
+_IPV4_HEADER_BYTES[0x45:0x50] = np.arange(5, 16) * 4
+
 Rows = Column | slice
 EVERY = slice(None)
 
@@ -76,6 +80,30 @@ class Network:
         )
 
 
+def protocols_in(protocol: Column) -> frozenset[int]:
+    """Return the distinct values of a column of protocol numbers (int16, `NOT_IP` to 255)."""
+    if not len(protocol):
+        return frozenset()
+    lowest = int(protocol.min())
+    if lowest == protocol.max():
+        return frozenset({lowest})
+    occurrences = np.bincount(protocol - np.int16(NOT_IP))
+    return frozenset((np.flatnonzero(occurrences) + NOT_IP).tolist())
+
+
+def rows_with(wanted: frozenset[int], protocol: Column, present: frozenset[int]) -> Rows | None:
+    """Return an index, as `select` does, of the rows whose protocol is wanted; `present` are those that occur."""
+    if wanted.isdisjoint(present):
+        return None
+    if wanted >= present:
+        return EVERY
+    chosen = np.zeros(len(protocol), bool)
+    for number in present:
+        if number in wanted:
+            chosen |= protocol == number
+    return select(chosen)
+
+
 def select(mask: Column) -> Rows | None:
     """Return an index of the rows where `mask` holds: a slice for all of them (much cheaper), None for no row."""
     count = np.count_nonzero(mask)
@@ -108,18 +136,13 @@ def _narrow(rows: Rows, ok: Column) -> Column:
 
 def _decode_ipv4(data: Bytes, ip: Network, rows: Rows, start: Column, *, end: Column, wire_end: Column) -> None:
     header, ok = gather(data, start, end, IPV4)
-    header_bytes = (header["version_ihl"] & 15).astype(np.int64) * 4
-    total_bytes = header["total_length"].astype(np.int64)
-    ok &= (header["version_ihl"] >> 4 == 4) & (header_bytes >= IPV4.itemsize) & (start + header_bytes <= end)
-    # Segmentation offload leaves the total length 0: the datagram is then the rest of the frame.
-    offloaded = total_bytes == 0
-    ok &= offloaded | (total_bytes >= header_bytes)
-    datagram_end = np.where(offloaded, wire_end, start + total_bytes)
+    header_bytes = _IPV4_HEADER_BYTES[header["version_ihl"]]
+    payload = start + header_bytes
+    datagram_end = _ipv4_end(start, header["total_length"], wire_end)
+    ok &= (payload <= end) & (payload <= datagram_end)
     if not ok.all():
         rows = _narrow(rows, ok)
-        header, header_bytes, start = header[ok], header_bytes[ok], start[ok]
-        end, datagram_end = end[ok], datagram_end[ok]
-    payload = start + header_bytes
+        header, payload, end, datagram_end = header[ok], payload[ok], end[ok], datagram_end[ok]
     ip.network[rows] = 4
     ip.protocol[rows] = header["protocol"]
     ip.source[rows, 2] = _V4_MAPPED
@@ -134,6 +157,13 @@ def _decode_ipv4(data: Bytes, ip: Network, rows: Rows, start: Column, *, end: Co
         later = (fragment & _V4_FRAGMENT_OFFSET) != 0
         ip.fragment[rows] = np.where(later, LATER_FRAGMENT, np.where(fragment != 0, FIRST_FRAGMENT, WHOLE))
         ip.identification[rows] = header["identification"]
+
+
+def _ipv4_end(start: Column, total_bytes: Column, wire_end: Column) -> Column:
+    """Return where datagrams end; offloaded segmentation leaves the length 0, which means the rest of the frame."""
+    end = start + total_bytes
+    offloaded = end == start
+    return np.where(offloaded, wire_end, end) if offloaded.any() else end
 
 
 def _decode_ipv6(data: Bytes, ip: Network, rows: Rows, start: Column, *, end: Column, wire_end: Column) -> None:

@@ -32,6 +32,7 @@ def both_ends_are_ours(packet: Packet) -> None:
         assert end is not None
         assert end.process is not None, end
         assert end.process.pid == os.getpid()
+    assert packet.process_information is not None
     assert packet.process_information["proc"]["id"] == os.getpid()
 
 
