@@ -36,16 +36,17 @@ def test_ping_is_named_and_the_answering_kernel_is_not_a_process(
         Program("icmp_listener", namespace=right).ready(),
         Sniff("--engine", engine, ECHO, on=left) as near,
         Sniff("--engine", engine, ECHO, on=right) as far,
-        Command(["ping", "-c3", "-i0.05", theirs], left) as ping,
+        Command(["ping", "-c10", "-i0.05", theirs], left) as ping,
     ):
         assert ping.finish() == 0
         client_side, server_side = near.stop().packets, far.stop().packets
     requests = judge_end(client_side, "source", ours, ping.pid)
     replies = judge_end(client_side, "destination", ours, ping.pid)
-    assert (requests.right, replies.right) == (3, 3), f"{requests}\n{replies}"
-    assert processes_at(client_side, ours) == [(ping.pid, "ping")] * 6
+    assert (requests.wrong, replies.wrong) == (0, 0), f"{requests}\n{replies}"
+    assert min(requests.right, replies.right) >= 9, f"{requests}\n{replies}"
+    assert set(processes_at(client_side, ours)) == {(ping.pid, "ping")}
     by_kernel = judge_end(server_side, "source", theirs, None)
-    assert (by_kernel.right, by_kernel.wrong) == (3, 0), by_kernel
+    assert (by_kernel.right, by_kernel.wrong) == (10, 0), by_kernel
 
 
 def test_a_ping_socket_is_known_by_its_echo_id(left: Namespace, right: Namespace) -> None:
