@@ -249,6 +249,7 @@ class ConnectionIndex:
         return any(
             self.owners.last(former) != owners
             for socket in selection.sockets
+            if socket.inode  # in TIME_WAIT a socket that was never asked for has another cookie than at its end
             for former in self.endings.recent(ends_of(socket)) - {socket.id}
         )
 
