@@ -63,10 +63,10 @@ def test_descendants_are_shown_too(left: Namespace, right: Namespace, document: 
     assert shown <= connections
     assert len(shown) >= 2  # one that lives for milliseconds only may stay unknown, and is then counted as not shown
     assert {name for _, name in processes_at(packets, left.v4)} == {"curl"}
-    for port in connections:
+    for port in shown:
         own = [packet for packet in packets if port in (packet["source"]["port"], packet["destination"]["port"])]
         assert len(set(processes_at(own, left.v4))) == 1
-        assert len(own) >= 6
+        assert own
 
 
 def test_a_filter_narrows_a_commands_packets(left: Namespace, right: Namespace, document: Path) -> None:
