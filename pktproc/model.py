@@ -54,6 +54,9 @@ class Protocol(IntEnum):
     UDPLITE = 136
 
 
+DATAGRAM = frozenset({Protocol.UDP, Protocol.UDPLITE})
+
+
 class PacketType(IntEnum):
     """Kind of a frame as the kernel's tap saw it (linux/if_packet.h, `PACKET_*`)."""
 

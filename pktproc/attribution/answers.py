@@ -14,12 +14,13 @@ class AttributedBatch:
     """Hold a block of packets with the owners of their ends.
 
     `flow_of` (int64, one entry for each packet) indexes `flows`, `source` and `destination`, which have one entry for
-    each distinct flow. An end that is not on this host is None.
+    each distinct flow, as has `first` (int64), the row of its first packet. An end that is not on this host is None.
     """
 
     batch: PacketBatch
     columns: Columns
     flow_of: Column
     flows: list[Flow]
+    first: Column
     source: list[Attribution | None]
     destination: list[Attribution | None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,12 +20,13 @@ from pktproc.packets.batch import PacketBatch
 from pktproc.packets.decode import decode
 from pktproc.packets.flows import FlowTable, distinct_flows
 from pktproc.packets.fragments import FragmentTable
+from pktproc.packets.openings import Opening, openings
 
 _ECHO_REQUESTS: dict[int, int] = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
 _ECHO_REPLIES: dict[int, int] = {Protocol.ICMP: 0, Protocol.ICMPV6: 129}
 # Protocols that the kernel speaks by itself unless a raw socket does: IGMP, IP in IP, IPv6 in IP, GRE, ESP, AH, L2TP.
 _KERNEL_PROTOCOLS = frozenset({2, 4, 41, 47, 50, 51, 115})
-_TCP_SYN, _TCP_RST, _TCP_SYN_ACK = 0x02, 0x04, 0x12
+_TCP_RST = 0x04
 MAX_KNOWN_FLOWS = 1 << 15
 
 _NOT_IP = Attribution(reason=Reason.NOT_IP)
@@ -51,13 +52,6 @@ class _Known:
     destination: Attribution | None
     until_ns: int
     checked_at: int
-
-
-class _Syn(NamedTuple):
-    """The first SYN of a flow in a block: its monotonic time, and whether other packets of the flow come before it."""
-
-    time_ns: int
-    comes_late: bool
 
 
 class BatchAttributor:
@@ -89,6 +83,7 @@ class BatchAttributor:
             columns=columns,
             flow_of=table.flow_of,
             flows=table.flows,
+            first=table.first,
             source=[None] * len(table),
             destination=[None] * len(table),
         )
@@ -101,9 +96,7 @@ class BatchAttributor:
             if _has_stranger(ends) and self.addresses.refresh_if_old():
                 ends = [self._ends(table.flows[position]) for position in unknown]
             found = list(zip(unknown, ends, strict=True))
-            opened = self._opened(attributed, found)
-            mixed = frozenset(asked_ends(end) for end, syn in opened.items() if syn.comes_late)
-            self._fill(attributed, found, {end: syn.time_ns for end, syn in opened.items()}, mixed)
+            self._fill(attributed, found, openings(batch, columns, table))
         return attributed
 
     def learn(self, sightings: Iterable[Sighting], exits: Iterable[Exit] = ()) -> None:
@@ -116,41 +109,13 @@ class BatchAttributor:
         """Ask again for the ends whose answer is not final; return whether all are now."""
         positions = [position for position in range(len(attributed.flows)) if not _settled(attributed, position)]
         if positions:
-            self._fill(attributed, [(p, self._ends(attributed.flows[p])) for p in positions], {})
+            self._fill(attributed, [(p, self._ends(attributed.flows[p])) for p in positions])
         return all(_settled(attributed, position) for position in positions)
 
     @staticmethod
     def is_settled(attributed: AttributedBatch) -> bool:
         """Say whether all answers of a block are final."""
         return all(_settled(attributed, position) for position in range(len(attributed.flows)))
-
-    def _opened(self, attributed: AttributedBatch, ends: list[tuple[int, _Ends]]) -> dict[Query, _Syn]:
-        """Return the ends of flows that a SYN opens in this block, with the first such SYN."""
-        rows = np.flatnonzero((attributed.columns.tcp_flags & _TCP_SYN_ACK) == _TCP_SYN)
-        if not len(rows):
-            return {}
-        offset_ns = monotonic_offset_ns(self._clock, self._wall_clock)
-        first: dict[int, int] = {}
-        for row, flow in zip(rows.tolist(), attributed.flow_of[rows].tolist(), strict=True):
-            first.setdefault(flow, row)
-        opened: dict[Query, _Syn] = {}
-        for position, pair in ends:
-            if position in first:
-                row = first[position]
-                late = bool((attributed.flow_of[:row] == position).any())
-                syn = _Syn(int(attributed.batch.time_ns[row]) + offset_ns, late)
-                opened |= {end: syn for end in pair if isinstance(end, Query)}
-        return opened
-
-    def _first_ns(self, attributed: AttributedBatch, positions: list[int]) -> list[int]:
-        """Return the time of the first packet of flows, by the monotonic clock."""
-        if not positions:
-            return []
-        offset_ns = monotonic_offset_ns(self._clock, self._wall_clock)
-        first = np.full(len(attributed.flows), len(attributed.batch), np.int64)
-        np.minimum.at(first, attributed.flow_of, np.arange(len(attributed.batch)))
-        times: list[int] = (attributed.batch.time_ns[first[positions]] + offset_ns).tolist()
-        return times
 
     def _fill_known(self, attributed: AttributedBatch, table: FlowTable) -> list[int]:
         """Fill in what is still good from earlier blocks; return the positions of the other flows."""
@@ -182,12 +147,14 @@ class BatchAttributor:
         self,
         attributed: AttributedBatch,
         ends: list[tuple[int, _Ends]],
-        opened: dict[Query, int],
-        mixed: frozenset[Ends] = frozenset(),
+        begun: Sequence[Opening] = (),
     ) -> None:
         now = self._clock()
         asked = [(end, position) for position, pair in ends for end in pair if isinstance(end, Query)]
-        first_ns = self._first_ns(attributed, [position for _, position in asked])
+        offset_ns = monotonic_offset_ns(self._clock, self._wall_clock)
+        first = attributed.first[[position for _, position in asked]]
+        first_ns = (attributed.batch.time_ns[first] + offset_ns).tolist()
+        opened, mixed = _opened(ends, begun, offset_ns)
         reset = _reset(attributed, asked)
         answers = iter(self.index.resolve([query for query, _ in asked], opened, first_ns, reset, mixed))
         for position, pair in ends:
@@ -292,6 +259,23 @@ _HERE = {
     Direction.PASSING: (False, False),
     Direction.UNKNOWN: (True, True),
 }
+
+
+def _opened(
+    ends: list[tuple[int, _Ends]], begun: Sequence[Opening], offset_ns: int
+) -> tuple[dict[Query, int], frozenset[Ends]]:
+    """Return when the ends of flows that begin in a block did so (monotonic), and those with earlier packets in it."""
+    if not begun:
+        return {}, frozenset()
+    pairs = dict(ends)
+    opened: dict[Query, int] = {}
+    mixed: set[Ends] = set()
+    for opening in begun:
+        queries = [end for end in pairs[opening.position] if isinstance(end, Query)]
+        opened |= dict.fromkeys(queries, opening.time_ns + offset_ns)
+        if opening.mixed:
+            mixed |= {asked_ends(query) for query in queries}
+    return opened, frozenset(mixed)
 
 
 def _settled(attributed: AttributedBatch, position: int) -> bool:

@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from cachetools import LRUCache, TLRUCache, TTLCache
+from cachetools import LRUCache, TLRUCache
 
-from pktproc.attribution.clocks import monotonic_offset_ns
 from pktproc.attribution.endings import RECENT_NS, Endings, Exit
 from pktproc.attribution.engine import Ends, Engine, Query, asked_ends, ends_of, possible_ends
 from pktproc.attribution.lookahead import Sighting
 from pktproc.attribution.matching import Selection, accepted
 from pktproc.attribution.owners import Owners
 from pktproc.attribution.staleness import Staleness
+from pktproc.attribution.successions import CLOCK_ERROR_NS, Successions
 from pktproc.model import (
+    DATAGRAM,
     Attribution,
     Match,
-    Protocol,
     Reason,
     Socket,
     SocketId,
@@ -44,17 +44,9 @@ MAX_TTL_UNHEARD_UDP_NS = 100 * NS_PER_MS
 MAX_NEGATIVE_TTL_NS = 250 * NS_PER_MS
 # What has had no better answer for so long is not waited for any more.
 SETTLED_NS = 50 * NS_PER_MS
-# A block that holds packets of two owners of the same ends is handled within this time.
-CHANGE_TTL_NS = NS_PER_S
-# How far off the times of packets may be by the monotonic clock.
-CLOCK_ERROR_NS = NS_PER_MS // 10
 # How long one process must have been the only one with a raw ICMP socket before echoes are taken for its own.
 STEADY_NS = 300 * NS_PER_MS
 
-# The kernel tells when a process started in ticks of 10 ms (USER_HZ).
-START_GRAIN_NS = 10 * NS_PER_MS
-_EPHEMERAL_PORTS = range(32768, 61000)  # net.ipv4.ip_local_port_range by default; chosen at random, so never soon again
-_DATAGRAM = frozenset({Protocol.UDP, Protocol.UDPLITE})
 _SETTLED = frozenset({Reason.KERNEL, Reason.PERMISSION})
 _LIVE = frozenset({1, 2, 3})  # ESTABLISHED, SYN_SENT, SYN_RECV
 
@@ -85,13 +77,12 @@ class ConnectionIndex:
     def __init__(self, engine: Engine, clock: Callable[[], int], wall_clock: Callable[[], int]) -> None:
         self._engine = engine
         self._clock = clock
-        self._wall_clock = wall_clock
         self.owners = Owners(engine, clock)
         self._answers: TLRUCache[Query, Answer] = TLRUCache(
             MAX_ANSWERS, ttu=lambda _, answer, now: max(now, answer.until_ns), timer=clock
         )
         self._previous: LRUCache[Ends, Answer] = LRUCache(MAX_PAST)
-        self._changed: TTLCache[Ends, int] = TTLCache(MAX_PAST, CHANGE_TTL_NS, timer=clock)
+        self._successions = Successions(clock, wall_clock)
         self.endings = Endings(clock)
         self.counts: Counter[str] = Counter()
         self.staleness = Staleness(clock)
@@ -115,13 +106,14 @@ class ConnectionIndex:
     def learn(self, sighting: Sighting) -> None:
         """Take in what was found out elsewhere about a query, as if it had been asked here then."""
         self.owners.take(sighting.holdings)
-        if sighting.query.protocol not in _DATAGRAM:
+        if sighting.query.protocol not in DATAGRAM:
             self._forget_before(sighting.query, sighting.packet_ns)
-            self._changed[asked_ends(sighting.query)] = sighting.packet_ns - CLOCK_ERROR_NS
+            self._successions.opens(sighting.query)
+            self._successions.changed(asked_ends(sighting.query), sighting.packet_ns - CLOCK_ERROR_NS)
         if not sighting.sockets:
             return
         selection = accepted(sighting.query, sighting.sockets)
-        self._answer(sighting.query, selection, opens=True, packet_ns=sighting.packet_ns)
+        self._answer(sighting.query, selection, opens=True, packet_ns=sighting.packet_ns, asked_ns=sighting.asked_ns)
 
     def note_exits(self, exits: Iterable[Exit]) -> None:
         """Take note of processes that ended: what they held may have passed to others."""
@@ -149,9 +141,11 @@ class ConnectionIndex:
         for query, opened_ns in opened.items():
             self.staleness.port(query.protocol, query.local_port)
             self._forget_before(query, opened_ns)
+            if query.outgoing:
+                self._successions.opens(query)
         for query, packet_ns in zip(queries, first_ns or [self._clock()] * len(queries), strict=True):
             answer = self._cached(query)
-            if answer and self._mixes_owners(query, packet_ns):
+            if answer and self._successions.mixes_owners(query, packet_ns):
                 answer = self._ambiguous(answer.attribution)
             if answer is not None:
                 answers[query] = answer
@@ -176,7 +170,7 @@ class ConnectionIndex:
         previous = self._previous.get(asked_ends(query))
         if previous and previous.asked_ns < opened_ns:
             del self._previous[asked_ends(query)]
-            self._changed[asked_ends(query)] = opened_ns
+            self._successions.changed(asked_ends(query), opened_ns)
 
     def _cached(self, query: Query) -> Answer | None:
         try:
@@ -184,7 +178,7 @@ class ConnectionIndex:
         except KeyError:
             return None
         # The last packets of a TCP connection come after its socket ended; a UDP port may have a new owner at once.
-        if query.protocol in _DATAGRAM and any(self.endings.has_ended(socket) for socket in answer.sockets):
+        if query.protocol in DATAGRAM and any(self.endings.has_ended(socket) for socket in answer.sockets):
             return None
         if not self.endings.recent(asked_ends(query)) <= set(answer.sockets):
             return None
@@ -195,28 +189,32 @@ class ConnectionIndex:
 
     def _ask(self, asked: Mapping[Query, int], opened: Mapping[Query, int]) -> list[Answer]:
         queries = list(asked)
+        asked_ns = self._clock()
         found = self._engine.candidates(queries)
         selections = [accepted(query, sockets) for query, sockets in zip(queries, found, strict=True)]
         self.owners.learn([socket for selection in selections for socket in selection.sockets if socket.inode])
         return [
-            self._answer(query, selection, opens=query in opened, packet_ns=asked[query])
+            self._answer(query, selection, opens=query in opened, packet_ns=asked[query], asked_ns=asked_ns)
             for query, selection in zip(queries, selections, strict=True)
         ]
 
-    def _answer(self, query: Query, selection: Selection, *, opens: bool, packet_ns: int) -> Answer:
+    def _answer(self, query: Query, selection: Selection, *, opens: bool, packet_ns: int, asked_ns: int) -> Answer:
         previous = self._previous.get(asked_ends(query))
         steady = self._is_steady(selection, previous)
         attribution = self.owners.attribute(query, selection, opens=opens, steady=steady)
         if attribution.process is None and previous and self._still_theirs(query, selection, previous):
             return self._prolong(query, previous)
-        if self._changed_hands(selection, attribution) or self._may_be_a_successor(query, attribution, packet_ns):
+        owner = attribution.process
+        if owner and self._successions.may_be_younger(owner, query, packet_ns):
+            return self._ambiguous(attribution)
+        if self._changed_hands(selection, attribution):
             return self._ambiguous(attribution)
         self._note_change(query, selection, attribution, previous, packet_ns)
         if attribution.reason is Reason.NO_SOCKET and previous and previous.sockets:
             refused = previous.attribution.reason is Reason.PERMISSION
             attribution = replace(attribution, reason=Reason.PERMISSION if refused else Reason.CLOSED)
-        answer = self._remember(query, attribution, selection)
-        return self._ambiguous(attribution) if self._mixes_owners(query, packet_ns) else answer
+        answer = self._remember(query, attribution, selection, asked_ns)
+        return self._ambiguous(attribution) if self._successions.mixes_owners(query, packet_ns) else answer
 
     def _is_steady(self, selection: Selection, previous: Answer | None) -> bool:
         """Say whether the very same sockets have fitted for a while."""
@@ -237,7 +235,7 @@ class ConnectionIndex:
             return False
         if any(socket.inode or _is_another(socket, previous) for socket in selection.sockets):
             return False
-        if query.protocol not in _DATAGRAM:
+        if query.protocol not in DATAGRAM:
             return self.endings.recent(asked_ends(query)) <= set(previous.sockets)
         if not self._engine.hears_ends or self._clock() - previous.confirmed_ns > RECENT_NS:
             return False
@@ -253,17 +251,6 @@ class ConnectionIndex:
             for former in self.endings.recent(ends_of(socket)) - {socket.id}
         )
 
-    def _may_be_a_successor(self, query: Query, attribution: Attribution, packet_ns: int) -> bool:
-        """Say whether a datagram may be older than the process that now has its port.
-
-        A port of a program's own choice can be taken again within a millisecond, sooner than any notice comes.
-        """
-        process = attribution.process
-        if not process or query.protocol not in _DATAGRAM or query.local_port in _EPHEMERAL_PORTS:
-            return False
-        sent_ns = packet_ns - monotonic_offset_ns(self._clock, self._wall_clock)
-        return process.start_ns + START_GRAIN_NS > sent_ns
-
     def _note_change(
         self, query: Query, selection: Selection, attribution: Attribution, previous: Answer | None, packet_ns: int
     ) -> None:
@@ -278,11 +265,7 @@ class ConnectionIndex:
         exit_ns = self.endings.exit_ns(former.id)
         passed_on = any(socket.id in previous.sockets for socket in selection.sockets)
         known = exit_ns is not None and (passed_on or packet_ns - exit_ns > RECENT_NS)
-        self._changed[asked_ends(query)] = exit_ns if known and exit_ns else self._clock()
-
-    def _mixes_owners(self, query: Query, packet_ns: int) -> bool:
-        """Say whether a block may hold packets of an earlier owner of the same ends."""
-        return packet_ns < self._changed.get(asked_ends(query), 0)
+        self._successions.changed(asked_ends(query), exit_ns if known and exit_ns else self._clock())
 
     def _ambiguous(self, attribution: Attribution) -> Answer:
         holders = attribution.holders or ((attribution.process,) if attribution.process else ())
@@ -293,28 +276,28 @@ class ConnectionIndex:
             return MAX_NEGATIVE_TTL_NS
         if attribution.match is Match.LISTENER or not attribution.final:
             return MIN_TTL_NS
-        if query.protocol in _DATAGRAM and not self._engine.hears_ends:
+        if query.protocol in DATAGRAM and not self._engine.hears_ends:
             return MAX_TTL_UNHEARD_UDP_NS
         return MAX_TTL_NS
 
     def _prolong(self, query: Query, previous: Answer) -> Answer:
         """Answer as before; what was known stays as it was confirmed then."""
         attribution = replace(previous.attribution, final=True)
-        until_ns = self._clock() + (MIN_TTL_NS if query.protocol in _DATAGRAM else MAX_NEGATIVE_TTL_NS)
+        until_ns = self._clock() + (MIN_TTL_NS if query.protocol in DATAGRAM else MAX_NEGATIVE_TTL_NS)
         answer = replace(previous, attribution=attribution, until_ns=until_ns, is_live=False)
         self._answers[query] = answer
         return answer
 
-    def _remember(self, query: Query, attribution: Attribution, selection: Selection) -> Answer:
-        now = self._clock()
+    def _remember(self, query: Query, attribution: Attribution, selection: Selection, asked_ns: int) -> Answer:
         sockets = tuple(socket.id for socket in selection.sockets)
         previous = self._previous.get(asked_ends(query))
-        first = previous.asked_ns if previous and previous.sockets == sockets else now
-        if now - first > SETTLED_NS and not attribution.final:
+        first = previous.asked_ns if previous and previous.sockets == sockets else asked_ns
+        age = asked_ns - first
+        if age > SETTLED_NS and not attribution.final:
             attribution = replace(attribution, final=True)
-        ttl = max(MIN_TTL_NS, min(self._longest_ttl_ns(query, attribution), now - first))
+        until_ns = self._clock() + max(MIN_TTL_NS, min(self._longest_ttl_ns(query, attribution), age))
         live = any(socket.inode and socket.state in _LIVE for socket in selection.sockets)
-        answer = Answer(attribution, sockets, first, now, now + ttl, live)
+        answer = Answer(attribution, sockets, first, asked_ns, until_ns, live)
         self._answers[query] = answer
         self._previous[asked_ends(query)] = answer
         if attribution.match in (Match.EXACT, Match.LISTENER) and attribution.process:

@@ -20,12 +20,13 @@ _MAX_RECENT = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """Hold what an engine said of a flow's sender, moments after a packet at `packet_ns` (monotonic)."""
+    """Hold what an engine said of a flow's sender at `asked_ns`, moments after a packet at `packet_ns` (monotonic)."""
 
     query: Query
     sockets: list[Socket]
     holdings: Holdings
     packet_ns: int
+    asked_ns: int
 
 
 class LookAhead:
@@ -36,6 +37,7 @@ class LookAhead:
 
     def __init__(self, engine: Engine, clock: Callable[[], int]) -> None:
         self._engine = engine
+        self._clock = clock
         self._recent: TTLCache[Query, bool] = TTLCache(_MAX_RECENT, _AGAIN_NS, timer=clock)
 
     def sightings(self, flows: Iterable[tuple[Flow, int]]) -> list[Sighting]:
@@ -50,12 +52,13 @@ class LookAhead:
                 if query in self._recent:
                     continue
                 self._recent[query] = True
+            asked_ns = self._clock()
             selection = select(query, self._engine.candidates([query])[0])
             inodes = [socket.inode for socket in selection.sockets if socket.inode]
             if selection.match is Match.LISTENER:
                 continue
             if inodes or flow.protocol == Protocol.TCP:
-                found.append(Sighting(query, selection.sockets, self._engine.newcomers(inodes), packet_ns))
+                found.append(Sighting(query, selection.sockets, self._engine.newcomers(inodes), packet_ns, asked_ns))
         return found
 
 

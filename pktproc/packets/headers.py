@@ -81,6 +81,9 @@ EXTENSION = np.dtype([("next_header", "u1"), ("length", "u1"), ("fragment", ">u2
 PORTS = np.dtype([("source", ">u2"), ("destination", ">u2")])
 """First 4 bytes of TCP, UDP, UDP-Lite, SCTP and DCCP."""
 
+TCP_SEQUENCE = np.dtype([("sequence", ">u4")])
+"""Bytes 4 to 7 of a TCP header (RFC 9293 section 3.1)."""
+
 TCP_OFFSET_FLAGS = np.dtype([("offset", "u1"), ("flags", "u1")])
 """Bytes 12 and 13 of a TCP header (RFC 9293 section 3.1)."""
 

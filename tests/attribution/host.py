@@ -29,7 +29,6 @@ End = tuple[str, int]
 
 _CONNECTED = frozenset({Protocol.TCP, Protocol.DCCP, Protocol.SCTP})
 _WITH_NOTICE = frozenset({Protocol.TCP, Protocol.UDP, Protocol.UDPLITE})
-SECOND_NS = 1_000_000_000
 
 
 class Clock:
@@ -79,14 +78,16 @@ class Host:
 
     # What happens on the host.
 
-    def start(self, name: str, *, pid: int | None = None, parent: Process | None = None, uid: int = 1000) -> Process:
-        """Start a process, which by its start time has run for a second already; `pid` may be one used before."""
+    def start(
+        self, name: str, *, pid: int | None = None, parent: Process | None = None, uid: int = 1000, age_ms: int = 1000
+    ) -> Process:
+        """Start a process, which by its start time has run for `age_ms` already; `pid` may be one used before."""
         self._ticks = ticks = max(self._ticks + 1, self.clock() // TICK_NS)
         ancestors = (parent.id, *parent.ancestors) if parent else ()
         process = Process(
             pid=next(self._numbers) if pid is None else pid,
             start_ticks=ticks,
-            start_ns=self.clock() // TICK_NS * TICK_NS + WALL_NS - SECOND_NS,
+            start_ns=self.clock() // TICK_NS * TICK_NS + WALL_NS - age_ms * NS_PER_MS,
             name=name,
             uid=uid,
             ppid=parent.pid if parent else 1,

@@ -19,8 +19,8 @@ INCOMING, OUTGOING = PacketType.HOST, PacketType.OUTGOING
 LONG_MS = 100.0
 
 
-def sent(flags: str = "A") -> Packet:
-    return IP(src=OURS, dst=THEIRS) / TCP(sport=5000, dport=80, flags=flags)
+def sent(flags: str = "A", sequence: int = 0) -> Packet:
+    return IP(src=OURS, dst=THEIRS) / TCP(sport=5000, dport=80, flags=flags, seq=sequence)
 
 
 def received(flags: str = "A") -> Packet:
@@ -102,6 +102,46 @@ def test_a_block_with_packets_of_both_names_neither_for_the_others(
     assert {local(syn), local(new_data)} <= {second, None}
 
 
+def test_the_answers_to_both_connections_in_one_block_name_neither_for_the_others(walk: Walk) -> None:
+    """Two whole connections in one block: their other directions hold no SYN."""
+    first = walk.host.start("first")
+    walk.host.open(first, CLIENT, SERVER)
+    opened, taken = walk.block([sent("S")]), walk.clock()
+    flows = distinct_flows(opened, decode(opened, FragmentTable())).flows
+    sightings = LookAhead(walk.host, walk.clock).sightings((flow, taken) for flow in flows)
+    ways = [OUTGOING, INCOMING] * 4
+    packets = [sent("S", 1), received("SA"), sent(), received(), sent("S", 2), received("SA"), sent(), received()]
+    second = succeed(walk, first)
+    walk.attributor.learn(sightings)
+    seen = [local(ends) for ends in walk.see(*packets, packet_type=ways)]
+    assert set(seen[:4]) <= {first, None}
+    assert set(seen[4:]) <= {second, None}
+
+
+def test_packets_after_a_syn_that_came_before_the_last_answer_was_learnt_are_not_the_former_owners(walk: Walk) -> None:
+    """What was looked up for the first connection enters the index after the second one began, and is older."""
+    first = walk.host.start("first")
+    walk.host.open(first, CLIENT, SERVER)
+    opened, taken = walk.block([sent("S", 1)]), walk.clock()
+    flows = distinct_flows(opened, decode(opened, FragmentTable())).flows
+    sightings = LookAhead(walk.host, walk.clock).sightings((flow, taken) for flow in flows)
+    walk.host.end(first)
+    walk.clock.advance(1)
+    again = walk.block([sent("S", 2)])
+    walk.clock.advance(1)
+    walk.attributor.learn(sightings)
+    walk.attributor.attribute(again)
+    for ends in walk.see(received("SA"), sent(), packet_type=[INCOMING, OUTGOING]):
+        assert local(ends) is None
+
+
+def test_a_syn_that_is_sent_again_begins_nothing_new(walk: Walk) -> None:
+    first = walk.host.start("first")
+    walk.host.open(first, CLIENT, SERVER)
+    seen = walk.see(sent("S", 1), sent("S", 1), received("SA"), packet_type=[OUTGOING, OUTGOING, INCOMING])
+    assert [local(ends) for ends in seen] == [first] * 3
+
+
 def test_a_syn_that_was_looked_up_ahead_does_not_take_older_packets(walk: Walk) -> None:
     """The look-up at the SYN overtakes the block with the last packets before it."""
     first = walk.host.start("first")
@@ -133,3 +173,18 @@ def test_an_open_question_is_not_answered_with_who_came_later(walk: Walk) -> Non
         assert local(ends) is None
     walk.clock.advance(LONG_MS)
     assert local(walk.see(datagram())[0]) == second
+
+
+@pytest.mark.parametrize(("port", "names"), [(5000, False), (40000, True)])
+def test_a_client_that_may_be_younger_than_its_packets_is_not_named_on_a_port_of_its_choice(
+    walk: Walk, port: int, names: bool
+) -> None:
+    """The first user of the port was gone before it could be asked for; the second sends its SYN in the next block."""
+    flow = IP(src=OURS, dst=THEIRS) / TCP(sport=port, dport=80)
+    opened = walk.block([flow])
+    walk.clock.advance(1)
+    newborn = walk.host.start("newborn", age_ms=0)
+    walk.host.open(newborn, (OURS, port), SERVER)
+    ((source, _),) = ends_of(walk.attributor.attribute(opened))
+    assert source is not None
+    assert (source.process == newborn) is names

@@ -83,7 +83,13 @@ def attributed(
     table = distinct_flows(batch, columns)
     owners = [ends(flow) if callable(ends) else ends for flow in table.flows]
     return AttributedBatch(
-        batch, columns, table.flow_of, table.flows, [owner[0] for owner in owners], [owner[1] for owner in owners]
+        batch=batch,
+        columns=columns,
+        flow_of=table.flow_of,
+        flows=table.flows,
+        first=table.first,
+        source=[owner[0] for owner in owners],
+        destination=[owner[1] for owner in owners],
     )
 
 
