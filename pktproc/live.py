@@ -18,7 +18,7 @@ from pktproc.kernel.engines import AUTO, open_engine
 from pktproc.watch import Watch
 
 _IDLE_MS = 200.0
-_SWITCH_S = 0.0005
+_SWITCH_S = 0.00005
 # A block costs about as much to handle as this many packets of it, so under load blocks are left to fill for a while.
 _PACE_NS_PER_PACKET = 25_000
 _LONGEST_PACE_NS = 40_000_000
@@ -54,9 +54,17 @@ class LiveAttribution:
         self._switch_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
         self._backlog = Backlog(self.attributor, time.monotonic_ns, grace_ns)
-        self._companion = self.engine.companion()
-        self._watch = Watch(self.capture.posts, LookAhead(self._companion, time.monotonic_ns))
+        self._companion = self.engine.companion(self.capture.namespaces)
+        look_ahead = LookAhead(self._companion, time.monotonic_ns)
+        for netns in self.capture.namespaces:
+            self.attributor.rehearse(netns)
+            look_ahead.rehearse(netns)
+        self._watch = Watch(self.capture.posts, look_ahead)
         self._stop_ns: int | None = None
+
+    def start(self) -> None:
+        """Begin to look up first packets and to follow processes; once is enough, `blocks` does it as well."""
+        self._watch.start()
 
     def stop(self, *, after_ns: int = 0) -> None:
         """End the iteration once what was captured until then has been handed over, at the earliest in `after_ns`."""
@@ -69,7 +77,7 @@ class LiveAttribution:
 
     def blocks(self) -> Iterator[AttributedBatch | None]:
         """Yield blocks in order; None whenever there was nothing for a while, so that the caller can look around."""
-        self._watch.start()
+        self.start()
         while self._stop_ns is None or time.monotonic_ns() < self._stop_ns:
             begin_ns = time.monotonic_ns()
             self.capture.wait(self._backlog.wait_ms(_IDLE_MS))

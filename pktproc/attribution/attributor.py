@@ -15,11 +15,12 @@ from pktproc.attribution.engine import Ends, Engine, Query, asked_ends
 from pktproc.attribution.index import ConnectionIndex
 from pktproc.attribution.locality import REFRESH_NS, AddressBook, is_multicast
 from pktproc.attribution.lookahead import Sighting, sender_query
-from pktproc.model import Attribution, Direction, Flow, Protocol, Reason
-from pktproc.packets.batch import PacketBatch
+from pktproc.model import Attribution, Direction, Flow, Interface, PacketType, Protocol, Reason
+from pktproc.packets.batch import PacketBatch, one_packet
 from pktproc.packets.decode import decode
 from pktproc.packets.flows import FlowTable, distinct_flows
 from pktproc.packets.fragments import FragmentTable
+from pktproc.packets.linktypes import LINKTYPE_ETHERNET
 from pktproc.packets.openings import Opening, openings
 
 _ECHO_REQUESTS: dict[int, int] = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
@@ -28,6 +29,9 @@ _ECHO_REPLIES: dict[int, int] = {Protocol.ICMP: 0, Protocol.ICMPV6: 129}
 _KERNEL_PROTOCOLS = frozenset({2, 4, 41, 47, 50, 51, 115})
 _TCP_RST = 0x04
 MAX_KNOWN_FLOWS = 1 << 15
+
+# Ethernet, IPv4 and TCP headers with all addresses and ports zero, flag SYN.
+_BLANK_SYN = bytes(12) + bytes.fromhex("0800 45000028 00000000 4006") + bytes(23) + b"\x02" + bytes(6)
 
 _NOT_IP = Attribution(reason=Reason.NOT_IP)
 _FORWARDED = Attribution(reason=Reason.FORWARDED)
@@ -98,6 +102,11 @@ class BatchAttributor:
             found = list(zip(unknown, ends, strict=True))
             self._fill(attributed, found, openings(batch, columns, table))
         return attributed
+
+    def rehearse(self, netns: int) -> None:
+        """Handle a packet that never was, so that nothing has to be loaded or set up when the first one comes."""
+        nowhere = Interface("", 0, netns)
+        self.attribute(one_packet(_BLANK_SYN, LINKTYPE_ETHERNET, nowhere, PacketType.OUTGOING, self._wall_clock()))
 
     def learn(self, sightings: Iterable[Sighting], exits: Iterable[Exit] = ()) -> None:
         """Take in what was found out about flows that just began, and which processes ended."""

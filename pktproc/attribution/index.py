@@ -23,6 +23,7 @@ from pktproc.model import (
     DATAGRAM,
     Attribution,
     Match,
+    Protocol,
     Reason,
     Socket,
     SocketId,
@@ -106,14 +107,23 @@ class ConnectionIndex:
     def learn(self, sighting: Sighting) -> None:
         """Take in what was found out elsewhere about a query, as if it had been asked here then."""
         self.owners.take(sighting.holdings)
-        if sighting.query.protocol not in DATAGRAM:
+        if sighting.query.protocol == Protocol.TCP:
             self._forget_before(sighting.query, sighting.packet_ns)
             self._successions.opens(sighting.query)
             self._successions.changed(asked_ends(sighting.query), sighting.packet_ns - CLOCK_ERROR_NS)
         if not sighting.sockets:
             return
+        self._forget_unknown(sighting.query)
         selection = accepted(sighting.query, sighting.sockets)
         self._answer(sighting.query, selection, opens=True, packet_ns=sighting.packet_ns, asked_ns=sighting.asked_ns)
+
+    def _forget_unknown(self, query: Query) -> None:
+        """Let go of answers without an owner, which was asked for too late: a better one has come."""
+        for way in (query, query._replace(outgoing=not query.outgoing)):
+            answer = self._answers.get(way)
+            if answer and not answer.attribution.process:
+                del self._answers[way]
+                self.staleness.port(query.protocol, query.local_port)
 
     def note_exits(self, exits: Iterable[Exit]) -> None:
         """Take note of processes that ended: what they held may have passed to others."""
@@ -202,8 +212,11 @@ class ConnectionIndex:
         previous = self._previous.get(asked_ends(query))
         steady = self._is_steady(selection, previous)
         attribution = self.owners.attribute(query, selection, opens=opens, steady=steady)
-        if attribution.process is None and previous and self._still_theirs(query, selection, previous):
-            return self._prolong(query, previous)
+        if attribution.process is None and previous and previous.attribution.process:
+            if self._still_theirs(query, selection, previous):
+                return self._prolong(query, previous)
+            if self._closes_now(selection, previous):
+                return Answer(replace(attribution, final=False), (), asked_ns, asked_ns, 0)
         owner = attribution.process
         if owner and self._successions.may_be_younger(owner, query, packet_ns):
             return self._ambiguous(attribution)
@@ -240,6 +253,11 @@ class ConnectionIndex:
         if not self._engine.hears_ends or self._clock() - previous.confirmed_ns > RECENT_NS:
             return False
         return all(self.endings.recent(ends) <= set(previous.sockets) for ends in possible_ends(query))
+
+    def _closes_now(self, selection: Selection, previous: Answer) -> bool:
+        """Say whether a socket may have lost its last holder while it was looked at; the next look will tell."""
+        just_held = self._clock() - previous.confirmed_ns < RECENT_NS
+        return just_held and any(socket.inode and socket.id in previous.sockets for socket in selection.sockets)
 
     def _changed_hands(self, selection: Selection, attribution: Attribution) -> bool:
         """Say whether a block may hold packets of an ended socket and of a successor of another owner."""

@@ -12,7 +12,7 @@ from cachetools import TTLCache
 
 from pktproc.attribution.engine import Engine, Holdings, Query
 from pktproc.attribution.matching import select
-from pktproc.model import Flow, Match, Protocol, Socket
+from pktproc.model import UNSPECIFIED_V4, Flow, Match, Protocol, Socket
 
 _AGAIN_NS = 20_000_000
 _MAX_RECENT = 1 << 12
@@ -39,6 +39,11 @@ class LookAhead:
         self._engine = engine
         self._clock = clock
         self._recent: TTLCache[Query, bool] = TTLCache(_MAX_RECENT, _AGAIN_NS, timer=clock)
+
+    def rehearse(self, netns: int) -> None:
+        """Ask for what cannot be, so that nothing has to be opened or loaded when the first packet comes."""
+        self._engine.candidates([Query(netns, Protocol.TCP, UNSPECIFIED_V4, 0, UNSPECIFIED_V4, 0, outgoing=True)])
+        self._engine.newcomers([0])
 
     def sightings(self, flows: Iterable[tuple[Flow, int]]) -> list[Sighting]:
         """Return what can be found out about the senders of outgoing flows, each with the time of a packet.

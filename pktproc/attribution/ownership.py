@@ -120,7 +120,7 @@ class HolderIndex:
         """
         inodes = [socket.inode for socket in sockets if socket.inode]
         if not inodes:
-            return Reason.CLOSED, True
+            return Reason.CLOSED, False
         if not self._waiting.isdisjoint(inodes):
             return Reason.NOT_COVERED, False
         if self.denied * 2 > self.looked_at:

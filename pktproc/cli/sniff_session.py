@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -63,6 +64,8 @@ def run(options: SniffOptions) -> None:
     with LiveAttribution(capture, engine=options.engine, cmdline=cmdline) as live, _ended_by_signals(live):
         if options.user:
             privileges.become(options.user)
+        live.start()
+        gc.freeze()  # what was loaded until here stays; to look through it again and again stalls the walk for 10 ms
         for note in live.notes:
             _say(note)
         place = f" in {', '.join(options.netns)}" if options.netns else ""

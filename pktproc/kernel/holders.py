@@ -10,6 +10,8 @@ from pktproc.kernel.processes import ProcessReader, opened
 from pktproc.model import Process
 
 _PROBED_PIDS = 8
+# So many of the youngest processes are newcomers for ever: they may open their first socket after they were met.
+_YOUNG = 16
 _INIT = 1
 
 
@@ -22,7 +24,7 @@ class HolderScan:
         self._known: frozenset[int] = frozenset()
 
     def newcomers(self, wanted: Iterable[int]) -> Holdings:
-        """Look only at processes that `everyone` has not met, newest first, and at the parents of holders found.
+        """Look at the youngest processes and those that `everyone` has not met, newest first, and at holders' parents.
 
         This is what makes short-lived processes visible: it costs microseconds where a look at every process
         costs milliseconds. It stops when every wanted inode has a holder.
@@ -57,13 +59,13 @@ class HolderScan:
         Processes of those users are looked at first, the newest of them before the others, since they may be gone soon.
         """
         pids = self._reader.pids_newest_first()
+        self._known = frozenset(pids[_YOUNG:])
         uids = {uid for uid in wanted.values() if uid is not None}
         if uids:
             pids.sort(key=lambda pid: self._owner(pid) not in uids)
         links = _links(wanted)
         holders: dict[int, list[Process]] = {}
         looked = [inspected for pid in pids if (inspected := self._visit(pid, links, holders)) is not None]
-        self._known = frozenset(pids)
         return Holdings(holders, complete=True, denied=looked.count(False), looked_at=len(looked))
 
     def _newest_pids(self) -> Iterator[int]:

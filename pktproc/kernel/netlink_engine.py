@@ -24,12 +24,15 @@ _LISTEN_STATES = 1 << inet_diag.TCP_LISTEN
 
 
 class _Room:
-    """The sockets with which one network namespace is asked."""
+    """The sockets with which one network namespace is asked; `hears` says whether for the ends of sockets, too."""
 
-    def __init__(self, netns: int) -> None:
+    def __init__(self, netns: int, *, hears: bool) -> None:
         self.diag = DiagSocket(netns)
         self.addresses = AddressSocket()
         self.ended: EndedSockets | None = None
+        self.deaf = ""
+        if not hears:
+            return
         try:
             self.ended = EndedSockets(netns)
         except (Denied, Unsupported) as error:
@@ -52,23 +55,32 @@ class NetlinkEngine:
 
     name = "netlink"
 
-    def __init__(self, proc: Path = Path("/proc"), *, cmdline: bool = True, floor: ProcfsEngine | None = None) -> None:
+    def __init__(
+        self, proc: Path = Path("/proc"), *, cmdline: bool = True, floor: ProcfsEngine | None = None, hears: bool = True
+    ) -> None:
         self._floor = floor or ProcfsEngine(proc, cmdline=cmdline)
+        self._hears = hears
         self._rooms: dict[int, _Room | None] = {}
         self._own = namespaces.current()
         self._spaces = namespaces.discover(proc)
         self._unsupported: set[int] = set()
         self.limits: list[str] = []
-        room = _Room(self._own)
+        room = _Room(self._own, hears=hears)
         self._rooms[self._own] = room
         list(room.diag.dump(Protocol.TCP, states=_LISTEN_STATES))
         self.hears_ends = room.ended is not None
-        if room.ended is None:
+        if room.deaf:
             self._limit(room.deaf)
 
-    def companion(self) -> NetlinkEngine:
-        """Return an engine for use in another thread beside this one: own netlink sockets, shared view of processes."""
-        return NetlinkEngine(floor=self._floor)
+    def companion(self, namespaces: Iterable[int]) -> NetlinkEngine:
+        """Return an engine for use in another thread beside this one, ready to be asked about some namespaces.
+
+        It has its own netlink sockets, shares the view of processes and does not hear of ends.
+        """
+        companion = NetlinkEngine(floor=self._floor, hears=False)
+        for netns in namespaces:
+            companion._room(netns)
+        return companion
 
     def close(self) -> None:
         """Close the netlink sockets of all namespaces."""
@@ -149,7 +161,7 @@ class NetlinkEngine:
             if space is None:
                 return None
             try:
-                self._rooms[netns] = namespaces.run_inside(space.path, lambda: _Room(netns))
+                self._rooms[netns] = namespaces.run_inside(space.path, lambda: _Room(netns, hears=self._hears))
             except (Denied, OSError) as error:
                 self._rooms[netns] = None
                 self._limit(str(error))

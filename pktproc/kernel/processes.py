@@ -142,10 +142,10 @@ class ProcessReader:
             return None
 
     def _read(self, pid: int, directory: int) -> Process | None:
+        comm, ppid, start_ticks = _stat(directory)  # first, since without it a process that ends now has no name
         status = _read_or_empty(directory, "status")
         if _status_field(status, b"Tgid:", 1) not in (pid, None):
             return None  # a thread: its process has another pid
-        comm, ppid, start_ticks = _stat(directory)
         try:
             exe: str | None = os.readlink("exe", dir_fd=directory).removesuffix(" (deleted)")
         except OSError:

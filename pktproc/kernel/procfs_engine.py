@@ -29,7 +29,7 @@ class ProcfsEngine:
         self._scan = HolderScan(ProcessReader(proc, cmdline=cmdline))
         self._namespaces = namespaces.discover(proc)
 
-    def companion(self) -> ProcfsEngine:
+    def companion(self, _namespaces: Iterable[int]) -> ProcfsEngine:
         """Return an engine for use in another thread beside this one."""
         return self
 

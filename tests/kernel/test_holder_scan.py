@@ -47,13 +47,23 @@ def test_threads_are_no_holders(fake: FakeProc) -> None:
 
 def test_newcomers_are_those_that_everyone_has_not_met(fake: FakeProc) -> None:
     fake.start(10, sockets=[7])
+    for pid in range(11, 31):
+        fake.start(pid)
     holders = scan(fake)
     holders.everyone({7: None})
-    fake.start(20, sockets=[8])
+    fake.start(40, sockets=[8])
     fake.hold(10, 9)
     found = holders.newcomers([8, 9])
-    assert pids(found) == {8: {20}}
+    assert pids(found) == {8: {40}}
     assert not found.complete
+
+
+def test_the_youngest_stay_newcomers_since_they_may_open_their_first_socket_later(fake: FakeProc) -> None:
+    fake.start(10)
+    holders = scan(fake)
+    holders.everyone({})
+    fake.hold(10, 9)
+    assert pids(holders.newcomers([9])) == {9: {10}}
 
 
 def test_the_parent_of_a_newcomer_is_asked_as_well(fake: FakeProc) -> None:
