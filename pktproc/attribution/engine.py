@@ -106,6 +106,12 @@ class Engine(Protocol):
     def sockets(self, netns: int) -> list[Socket]:
         """Return all sockets of a namespace."""
 
+    def injectors(self, netns: int) -> list[Socket]:
+        """Return the sockets that send whatever their user makes up, of a namespace and not of this program.
+
+        These are packet sockets and the raw ones that take whole IP packets.
+        """
+
     def ended(self) -> Ended:
         """Return the sockets that ended since the last call."""
 

@@ -19,15 +19,7 @@ from pktproc.attribution.matching import Selection, accepted
 from pktproc.attribution.owners import Owners
 from pktproc.attribution.staleness import Staleness
 from pktproc.attribution.successions import CLOCK_ERROR_NS, Successions
-from pktproc.model import (
-    DATAGRAM,
-    Attribution,
-    Match,
-    Protocol,
-    Reason,
-    Socket,
-    SocketId,
-)
+from pktproc.model import DATAGRAM, Attribution, Match, Protocol, Reason, Socket, SocketId
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
@@ -119,7 +111,7 @@ class ConnectionIndex:
 
     def _forget_unknown(self, query: Query) -> None:
         """Let go of answers without an owner, which was asked for too late: a better one has come."""
-        for way in (query, query._replace(outgoing=not query.outgoing)):
+        for way in _both_ways(query):
             answer = self._answers.get(way)
             if answer and not answer.attribution.process:
                 del self._answers[way]
@@ -173,7 +165,7 @@ class ConnectionIndex:
         return [answers[query] for query in queries]
 
     def _forget_before(self, query: Query, opened_ns: int) -> None:
-        for way in (query, query._replace(outgoing=not query.outgoing)):
+        for way in _both_ways(query):
             answer = self._answers.get(way)
             if answer and answer.asked_ns < opened_ns:
                 del self._answers[way]
@@ -324,6 +316,10 @@ class ConnectionIndex:
 
 
 _NOT_ASKED = Answer(Attribution(reason=Reason.NOT_COVERED, final=False), (), 0, 0, 0)
+
+
+def _both_ways(query: Query) -> tuple[Query, Query]:
+    return query, query._replace(outgoing=not query.outgoing)
 
 
 def _is_another(socket: Socket, previous: Answer) -> bool:

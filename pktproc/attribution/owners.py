@@ -14,6 +14,7 @@ from pktproc.model import Attribution, Match, Process, ProcessId, Protocol, Reas
 
 MAX_PAST = 1 << 15
 MAX_USERS = 8
+INJECTORS_TTL_NS = 5_000_000_000
 
 _ICMP = frozenset({Protocol.ICMP, Protocol.ICMPV6})
 _HALF_OPEN = frozenset({1, 3})  # ESTABLISHED, SYN_RECV with inode 0: not accepted yet (net/tcp_states.h)
@@ -26,6 +27,7 @@ class Owners:
         self._engine = engine
         self._holders = HolderIndex(engine, clock)
         self._last: TTLCache[SocketId, tuple[Process, ...]] = TTLCache(MAX_PAST, PAST_TTL_NS, timer=clock)
+        self._could_inject: TTLCache[int, tuple[Process, ...]] = TTLCache(MAX_USERS, INJECTORS_TTL_NS, timer=clock)
         self._users: LRUCache[tuple[int, int, int], dict[ProcessId, Process]] = LRUCache(MAX_PAST)
 
     @property
@@ -80,7 +82,21 @@ class Owners:
             return self._attribute_accepted(query, selection, opens=opens)
         if selection.sockets and selection.sockets[0].raw:
             return self._attribute_raw(query, selection, steady=steady)
+        if selection.match is None and query.outgoing:
+            injectors = self._injectors(query.netns)
+            return Attribution(reason=Reason.NO_SOCKET, evidence=self._engine.name, holders=injectors, final=False)
         return self._attribute(selection, fan_out=query.fan_out)
+
+    def _injectors(self, netns: int) -> tuple[Process, ...]:
+        """Return who else could have sent a packet that no socket fits."""
+        known = self._could_inject.get(netns)
+        if known is None:
+            sockets = [socket for socket in self._engine.injectors(netns) if socket.inode]
+            self._holders.learn(sockets, {})
+            holders = {holder.id: holder for socket in sockets for holder in self._holders.known(socket.inode)}
+            known = tuple(holders.values())[:MAX_USERS]
+            self._could_inject[netns] = known
+        return known
 
     def _attribute_accepted(self, query: Query, selection: Selection, *, opens: bool) -> Attribution:
         """Name the owner of a connection that nobody has accepted yet, or that was over before it could be asked for.

@@ -53,6 +53,14 @@ class HolderScan:
                 self._visit(pid, links, found.holders)
         return found
 
+    def own(self, inodes: Iterable[int]) -> set[int]:
+        """Return which of some inodes this very program holds."""
+        try:
+            with opened(self._proc, os.getpid()) as directory:
+                return _sockets(directory, _links(inodes)) or set()
+        except OSError:
+            return set()
+
     def everyone(self, wanted: Mapping[int, int | None]) -> Holdings:
         """Look at every process; `wanted` maps inodes to the socket's uid where it is known.
 

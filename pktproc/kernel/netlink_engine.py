@@ -132,6 +132,10 @@ class NetlinkEngine:
                 results[position] = sockets
         return results
 
+    def injectors(self, netns: int) -> list[Socket]:
+        """Return the sockets of a namespace that send whatever their user makes up."""
+        return self._floor.injectors(netns)
+
     def ended(self) -> Ended:
         """Return the sockets that ended since the last call, in all namespaces that were asked so far."""
         ended: list[Socket] = []

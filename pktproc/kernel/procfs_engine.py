@@ -17,6 +17,8 @@ from pktproc.model import Process, Socket
 
 Result = TypeVar("Result")
 
+_IPPROTO_RAW = 255
+
 
 class ProcfsEngine:
     """Answer from the text tables of a procfs; `proc` may be any directory that is laid out like one."""
@@ -65,6 +67,13 @@ class ProcfsEngine:
             for netns, protocol in {(query.netns, query.protocol) for query in queries}
         }
         return [tables[query.netns, query.protocol].candidates(query) for query in queries]
+
+    def injectors(self, netns: int) -> list[Socket]:
+        """Return the packet sockets and the raw ones of IPPROTO_RAW (raw(7)) of a namespace, this program's apart."""
+        raw = [socket for name in ("raw", "raw6") for socket in self.table(netns, name)]
+        injectors = self.table(netns, proc_net.PACKET_TABLE) + [s for s in raw if s.protocol == _IPPROTO_RAW]
+        ours = self._scan.own({socket.inode for socket in injectors})
+        return [socket for socket in injectors if socket.inode not in ours]
 
     def ended(self) -> Ended:
         """Return nothing: procfs does not tell when sockets end."""

@@ -205,6 +205,9 @@ class Host:
     def sockets(self, netns: int) -> list[Socket]:
         return [socket for socket in self._table.values() if socket.netns == netns]
 
+    def injectors(self, netns: int) -> list[Socket]:
+        return [socket for socket in self.sockets(netns) if socket.raw and socket.protocol in (-1, 255)]
+
     def ended(self) -> Ended:
         ended, self._ended = self._ended, []
         lost, self.lost = self.lost, False

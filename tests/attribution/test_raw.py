@@ -84,3 +84,13 @@ def test_a_ping_socket_beats_raw_ones(host: Host, index: ConnectionIndex) -> Non
     host.open(ping, (OURS, 77), protocol=ICMP)
     asked = query((OURS, 77), (THEIRS, 0), protocol=ICMP, outgoing=True)
     assert named(ask(index, asked)) == (ping, Match.BOUND)
+
+
+def test_who_could_have_made_a_packet_up_is_a_candidate_and_no_more(host: Host, index: ConnectionIndex) -> None:
+    injector, bystander = host.start("injector"), host.start("bystander")
+    host.open(injector, ("::", 3), protocol=-1, raw=True)
+    host.open(bystander, (OURS, 40000), (THEIRS, 80))
+    sender, receiver = (query((OURS, 9), (THEIRS, 9), protocol=Protocol.UDP, outgoing=way) for way in (True, False))
+    assert reason(ask(index, sender))[0] is reason(ask(index, receiver))[0] is Reason.NO_SOCKET
+    assert ask(index, sender).holders == (injector,)
+    assert ask(index, receiver).holders == ()

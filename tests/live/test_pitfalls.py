@@ -132,6 +132,24 @@ def test_a_tagged_frame_shows_its_ends_and_passes_a_vlan_filter(left: Namespace,
     assert packet["network"]["bytes"] == len(datagram) + 18
 
 
+@ENGINES
+def test_a_datagram_from_a_packet_socket_shows_who_could_have_sent_it(
+    left: Namespace, right: Namespace, engine: str
+) -> None:
+    """Nothing ties a frame to the packet socket that it was written to, so the injector is a candidate and no more."""
+    with (
+        Program("inject", left.interface, namespace=left).ready() as inject,
+        Sniff("--engine", engine, "udp port 7206", on=left) as sniff,
+    ):
+        inject.say(ethernet(left, right, ipv4(left.v4, right.v4, 17, udp(7306, 7206, b"made up"))).hex())
+        inject.expect("sent")
+        sniff.wait_for(sends("udp", left.v4, 7306))
+        (packet,) = sniff.stop().packets
+    answer = packet["pktproc"]["source"]
+    assert (answer["reason"], answer.get("process")) == ("no-socket", None)
+    assert {holder["pid"] for holder in answer["holders"]} == {inject.pid}
+
+
 def test_a_tagged_frame_shows_its_tag_and_ends_in_text(left: Namespace, right: Namespace) -> None:
     datagram = ipv4(left.v4, right.v4, 17, udp(7305, 7205, b"tagged"))
     with (
