@@ -101,7 +101,7 @@ class LiveAttribution:
             return 0
         attributed = self.attributor.attribute(batch)
         self._watch.follow(self.attributor.index.owners.fresh())
-        self._backlog.push(attributed, settled=self.attributor.is_settled(attributed))
+        self._backlog.push(attributed, settled=not attributed.pending)
         return len(batch)
 
     def close(self) -> None:

@@ -81,7 +81,7 @@ class Attributor:
         batch = one_packet(data, linktype, self._interface(packet.sniffed_on), PacketType.UNKNOWN, time_ns)
         attributed = self._attributor.attribute(batch)
         deadline = time.monotonic() + self._wait_s
-        while not self._attributor.is_settled(attributed) and time.monotonic() < deadline:
+        while attributed.pending and time.monotonic() < deadline:
             time.sleep(_ASK_AGAIN_S)
             self._attributor.again(attributed)
         return _annotate(packet, attributed, 0)

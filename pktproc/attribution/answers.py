@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pktproc.model import Attribution, Flow
 from pktproc.packets.batch import Column, PacketBatch
@@ -15,6 +15,7 @@ class AttributedBatch:
 
     `flow_of` (int64, one entry for each packet) indexes `flows`, `source` and `destination`, which have one entry for
     each distinct flow, as has `first` (int64), the row of its first packet. An end that is not on this host is None.
+    `pending` are the indices of the flows with an answer that may still change.
     """
 
     batch: PacketBatch
@@ -24,3 +25,4 @@ class AttributedBatch:
     first: Column
     source: list[Attribution | None]
     destination: list[Attribution | None]
+    pending: set[int] = field(default_factory=set)

@@ -54,6 +54,7 @@ class _Known:
 
     source: Attribution | None
     destination: Attribution | None
+    final: bool
     until_ns: int
     checked_at: int
 
@@ -116,15 +117,9 @@ class BatchAttributor:
 
     def again(self, attributed: AttributedBatch) -> bool:
         """Ask again for the ends whose answer is not final; return whether all are now."""
-        positions = [position for position in range(len(attributed.flows)) if not _settled(attributed, position)]
-        if positions:
-            self._fill(attributed, [(p, self._ends(attributed.flows[p])) for p in positions])
-        return all(_settled(attributed, position) for position in positions)
-
-    @staticmethod
-    def is_settled(attributed: AttributedBatch) -> bool:
-        """Say whether all answers of a block are final."""
-        return all(_settled(attributed, position) for position in range(len(attributed.flows)))
+        if attributed.pending:
+            self._fill(attributed, [(p, self._ends(attributed.flows[p])) for p in sorted(attributed.pending)])
+        return not attributed.pending
 
     def _fill_known(self, attributed: AttributedBatch, table: FlowTable) -> list[int]:
         """Fill in what is still good from earlier blocks; return the positions of the other flows."""
@@ -147,6 +142,8 @@ class BatchAttributor:
                 known.checked_at = staleness.now
                 attributed.source[position] = known.source
                 attributed.destination[position] = known.destination
+                if not known.final:
+                    attributed.pending.add(position)
         while len(self._known) > MAX_KNOWN_FLOWS:
             del self._known[next(iter(self._known))]
         self.index.counts["known"] += len(table) - len(unknown)
@@ -179,7 +176,9 @@ class BatchAttributor:
                     found.append(end)
             source, destination = self._sender(attributed, position, flow, found[0]), found[1]
             attributed.source[position], attributed.destination[position] = source, destination
-            self._known[flow] = _Known(source, destination, until_ns, self.index.staleness.now)
+            final = (source is None or source.final) and (destination is None or destination.final)
+            (attributed.pending.discard if final else attributed.pending.add)(position)
+            self._known[flow] = _Known(source, destination, final, until_ns, self.index.staleness.now)
 
     def _sender(
         self, attributed: AttributedBatch, position: int, flow: Flow, answer: Attribution | None
@@ -285,12 +284,6 @@ def _opened(
         if opening.mixed:
             mixed |= {asked_ends(query) for query in queries}
     return opened, frozenset(mixed)
-
-
-def _settled(attributed: AttributedBatch, position: int) -> bool:
-    """Say whether the answers for both ends of a flow are final."""
-    source, destination = attributed.source[position], attributed.destination[position]
-    return (source is None or source.final) and (destination is None or destination.final)
 
 
 def _has_stranger(ends: list[_Ends]) -> bool:

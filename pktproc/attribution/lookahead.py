@@ -32,13 +32,13 @@ class Sighting:
 class LookAhead:
     """Ask an engine for the senders of first packets; `clock` returns monotonic nanoseconds.
 
-    TCP is asked for at each SYN, datagrams 50 times a second for each flow at most.
+    TCP is asked for at each SYN, datagrams 50 times a second for each local address and port at most.
     """
 
     def __init__(self, engine: Engine, clock: Callable[[], int]) -> None:
         self._engine = engine
         self._clock = clock
-        self._recent: TTLCache[Query, bool] = TTLCache(_MAX_RECENT, _AGAIN_NS, timer=clock)
+        self._recent: TTLCache[tuple[int, int, bytes, int], bool] = TTLCache(_MAX_RECENT, _AGAIN_NS, timer=clock)
 
     def rehearse(self, netns: int) -> None:
         """Ask for what cannot be, so that nothing has to be opened or loaded when the first packet comes."""
@@ -54,9 +54,10 @@ class LookAhead:
         for flow, packet_ns in flows:
             query = sender_query(flow, flow.netns, flow.ifindex)
             if flow.protocol != Protocol.TCP:
-                if query in self._recent:
+                socket = query[:4]
+                if socket in self._recent:
                     continue
-                self._recent[query] = True
+                self._recent[socket] = True
             asked_ns = self._clock()
             selection = select(query, self._engine.candidates([query])[0])
             inodes = [socket.inode for socket in selection.sockets if socket.inode]

@@ -29,9 +29,11 @@ _EXPRESSIONS = (f"{_SYN} or udp or icmp or icmp6", _SYN)
 _HEADER_BYTES = 128
 _ANCILLARY_BYTES = 256
 _BUFFER_BYTES = 1 << 15
-# More than this at once is a flood, not a new program: take less for a second.
+# More than this at once is a flood, not a new program: take less for a second, and longer while the flood lasts.
 _MOST_AT_ONCE = 32
 _QUIET_NS = 1_000_000_000
+_LONGEST_QUIET_NS = 4 * _QUIET_NS
+_SOON_NS = _QUIET_NS // 10
 _ETHERNET_HEADER_BYTES = 14
 _ETHERNET_LIKE = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 _PORTS = struct.Struct("!HH")
@@ -63,7 +65,8 @@ class Scout:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         self._programs.append(packet_filter.DROP_ALL)
         self._level = 0
-        self._widen_ns = 0
+        self._widened_ns = self._widen_ns = -_QUIET_NS
+        self._quiet_ns = _QUIET_NS
         packet_filter.attach(self._socket, packet_filter.DROP_ALL)
         discard(self._socket)
         packet_filter.attach(self._socket, self._programs[0])
@@ -91,8 +94,11 @@ class Scout:
         return flows
 
     def _narrow(self, now_ns: int) -> None:
+        if not self._level:
+            goes_on = now_ns - self._widened_ns < _SOON_NS
+            self._quiet_ns = min(2 * self._quiet_ns, _LONGEST_QUIET_NS) if goes_on else _QUIET_NS
         self._level = min(self._level + 1, len(self._programs) - 1)
-        self._widen_ns = now_ns + _QUIET_NS
+        self._widen_ns = now_ns + self._quiet_ns
         packet_filter.attach(self._socket, self._programs[self._level])
         discard(self._socket)
 
@@ -100,6 +106,7 @@ class Scout:
         """Take everything again if the last flood is long enough ago."""
         if self._level and now_ns >= self._widen_ns:
             self._level = 0
+            self._widened_ns = now_ns
             packet_filter.attach(self._socket, self._programs[0])
 
     def close(self) -> None:

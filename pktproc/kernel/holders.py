@@ -21,6 +21,7 @@ class HolderScan:
     def __init__(self, reader: ProcessReader) -> None:
         self._reader = reader
         self._proc = reader.proc
+        self._met: frozenset[int] = frozenset()
         self._known: frozenset[int] = frozenset()
 
     def newcomers(self, wanted: Iterable[int]) -> Holdings:
@@ -49,7 +50,7 @@ class HolderScan:
         found = Holdings()
         before = {holder.pid for holders in held.values() for holder in holders}
         for pid in self._reader.pids_newest_first():
-            if pid in before or pid not in self._known:
+            if pid in before or pid not in self._met:
                 self._visit(pid, links, found.holders)
         return found
 
@@ -67,7 +68,7 @@ class HolderScan:
         Processes of those users are looked at first, the newest of them before the others, since they may be gone soon.
         """
         pids = self._reader.pids_newest_first()
-        self._known = frozenset(pids[_YOUNG:])
+        self._met, self._known = frozenset(pids), frozenset(pids[_YOUNG:])
         uids = {uid for uid in wanted.values() if uid is not None}
         if uids:
             pids.sort(key=lambda pid: self._owner(pid) not in uids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,9 @@ def random_multipliers() -> Multipliers:
 
 
 _MULTIPLIERS = random_multipliers()
+
+# What Flow._make does, without its Python code for each flow.
+_FLOW = partial(tuple.__new__, Flow)
 
 _SLOTS_PER_PACKET = 8
 """Hash slots for each packet: at most one flow in 16 has to try a second time."""
@@ -153,10 +156,9 @@ def _by_slot(words: Column, slot: Column, bits: int) -> tuple[Column, Column]:
     Equal rows share a slot, so they are alike with its first row all together or not at all.
     """
     slot = slot.astype(np.int64)
-    # Only the slots in use are ever written or read.
+    # Only the slots in use are ever written or read. Of several rows for one slot the last written stays: the first.
     table = np.empty(1 << bits, np.int64)
-    table[slot] = len(slot)
-    np.minimum.at(table, slot, np.arange(len(slot)))
+    table[slot[::-1]] = np.arange(len(slot) - 1, -1, -1)
     representative = table[slot]
     alike = np.ones(len(slot), bool)
     for word in words:
@@ -254,4 +256,4 @@ def _flows(
         map(quoted.__getitem__, keys["quoted"].tolist()),
         strict=True,
     )
-    return list(map(Flow._make, fields))
+    return list(map(_FLOW, fields))

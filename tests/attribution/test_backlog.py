@@ -28,7 +28,7 @@ def block(walk: Walk, port: int, count: int = 1) -> AttributedBatch:
 
 def push(backlog: Backlog, walk: Walk, port: int, count: int = 1) -> AttributedBatch:
     attributed = block(walk, port, count)
-    backlog.push(attributed, settled=walk.attributor.is_settled(attributed))
+    backlog.push(attributed, settled=not attributed.pending)
     return attributed
 
 

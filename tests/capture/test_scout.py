@@ -183,6 +183,25 @@ def test_a_flood_narrows_what_is_heard_and_quiet_widens_it(pair: NamespacePair) 
 
 
 @pytest.mark.live
+def test_a_flood_that_goes_on_is_looked_at_less_and_less_often(pair: NamespacePair) -> None:
+    datagram = frame(pair.left, pair.right, OPENING["udp"][0])
+    with scouting(pair.left) as scout, sender(pair.left) as send:
+        now_ns, waits = 0, []
+        for _ in range(5):
+            for _ in range(1000):
+                send(datagram)
+            hear(scout, now_ns)
+            flood_ns, heard = now_ns, False
+            while not heard:
+                now_ns += NS_PER_S // 2
+                scout.widen(now_ns)
+                send(datagram)
+                heard = bool(ours(hear(scout, now_ns)))
+            waits.append((now_ns - flood_ns) / NS_PER_S)
+    assert waits == [1, 2, 4, 4, 4]
+
+
+@pytest.mark.live
 def test_a_filter_that_cannot_be_combined_leaves_no_scout(pair: NamespacePair) -> None:
     path = namespaces.named(pair.left.name)
     assert open_scout("left0", path, "((") is None
