@@ -18,7 +18,7 @@ from pktproc.kernel.engines import AUTO, open_engine
 from pktproc.watch import Watch
 
 _IDLE_MS = 200.0
-_SWITCH_S = 0.00005
+_SWITCH_S = 0.00001
 # A block costs about as much to handle as this many packets of it, so under load blocks are left to fill for a while.
 _PACE_NS_PER_PACKET = 25_000
 _LONGEST_PACE_NS = 40_000_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import threading
@@ -16,6 +15,7 @@ from pktproc.attribution.endings import Exit
 from pktproc.attribution.lookahead import LookAhead, Sighting
 from pktproc.capture.live import ScoutPost
 from pktproc.errors import PktprocError
+from pktproc.kernel import privileges
 from pktproc.kernel.exits import ExitWatch
 from pktproc.kernel.processes import ProcessReader
 from pktproc.model import Process
@@ -23,8 +23,6 @@ from pktproc.model import Process
 Item = TypeVar("Item")
 
 _POLL_S = 0.2
-# Much of a short process's life passes until a thread gets the processor after others that are busy.
-_NICENESS = -20
 # What nobody fetched is dropped, the oldest first: sightings and exits only make answers earlier and safer.
 _MOST_KEPT = 1 << 12
 
@@ -81,9 +79,8 @@ class Watch:
         return _emptied(self._exits)
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError):  # takes CAP_SYS_NICE; without it first packets are looked up a little later
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         try:
+            privileges.hurry()
             while not self._stopping.is_set():
                 ready = self._epoll.poll(_POLL_S)
                 now_ns = time.monotonic_ns()

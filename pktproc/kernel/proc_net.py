@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from pktproc.model import UNSPECIFIED, V4_MAPPED_PREFIX, Protocol, Socket
@@ -41,14 +41,17 @@ def parse_address(text: str) -> tuple[bytes, int]:
     return words, int(port, 16)
 
 
-def parse_inet(lines: Iterator[str], netns: int, protocol: Protocol | None) -> Iterator[Socket]:
+def parse_inet(
+    lines: Iterator[str], netns: int, protocol: Protocol | None, ports: Container[str] | None = None
+) -> Iterator[Socket]:
     """Yield the sockets of an inet table; `protocol` None means a raw table. Lines that do not parse are passed over.
 
-    The cookie is 0: procfs does not tell it. `uid` is None where the inode is 0, since the kernel then prints 0.
+    With `ports`, four hexadecimal digits each, sockets with other local ports are, too. The cookie is 0: procfs does
+    not tell it. `uid` is None where the inode is 0, since the kernel then prints 0.
     """
     for line in lines:
         fields = line.split()
-        if len(fields) < _INET_FIELDS:
+        if len(fields) < _INET_FIELDS or (ports is not None and fields[1][-4:] not in ports):
             continue
         try:
             local_address, local_port = parse_address(fields[1])
@@ -101,13 +104,22 @@ def parse_packet(lines: Iterator[str], netns: int) -> Iterator[Socket]:
         )
 
 
-def read_table(net: Path, table: str, netns: int) -> list[Socket]:
-    """Return the sockets of one table under `net` (/proc/PID/net); none if the kernel has no such table."""
+def hexadecimal(port: int) -> str:
+    """Return a port as the tables show it."""
+    return f"{port:04X}"
+
+
+def read_table(net: Path, table: str, netns: int, ports: Container[str] | None = None) -> list[Socket]:
+    """Return the sockets of one table under `net` (/proc/PID/net); none if the kernel has no such table.
+
+    `ports` leaves out all with other local ports, except raw sockets, which have none.
+    """
     try:
         with (net / table).open(encoding="ascii", errors="replace") as lines:
             if table == PACKET_TABLE:
                 return list(parse_packet(lines, netns))
-            return list(parse_inet(lines, netns, INET_TABLES[table]))
+            protocol = INET_TABLES[table]
+            return list(parse_inet(lines, netns, protocol, None if protocol is None else ports))
     except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
         return []
 

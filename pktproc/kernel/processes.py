@@ -18,6 +18,7 @@ from pktproc.model import Process, ProcessId
 _COMM_MAX_BYTES = 15  # TASK_COMM_LEN - 1, linux/sched.h
 _MAX_ANCESTORS = 64
 _STAT_PPID, _STAT_START = 1, 19  # fields 4 and 22 of stat, counted after the comm
+_LOADAVG_MAX_BYTES = 128
 _CMDLINE_MAX_BYTES = 1 << 16
 _CONTAINER_ID = re.compile(r"(?<![0-9a-f])([0-9a-f]{64})(?![0-9a-f])")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -107,7 +108,11 @@ class ProcessReader:
     def latest_pid(self) -> int | None:
         """Return the pid that was given out last, the fifth field of loadavg; None if it cannot be read."""
         try:
-            return int((self.proc / "loadavg").read_bytes().split()[4])
+            descriptor = os.open(f"{self.proc}/loadavg", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return int(os.read(descriptor, _LOADAVG_MAX_BYTES).split()[4])
+            finally:
+                os.close(descriptor)
         except (OSError, ValueError, IndexError):
             return None
 

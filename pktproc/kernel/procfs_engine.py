@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,17 +55,20 @@ class ProcfsEngine:
         """Return all sockets of a namespace."""
         return [socket for table in proc_net.INET_TABLES for socket in self.table(netns, table)]
 
-    def table(self, netns: int, name: str) -> list[Socket]:
-        """Return the sockets of one table of a namespace; none if it cannot be read."""
-        return self._inside(netns, lambda net: proc_net.read_table(net, name, netns), [])
+    def table(self, netns: int, name: str, ports: Container[str] | None = None) -> list[Socket]:
+        """Return the sockets of one table of a namespace, those with local `ports`; none if it cannot be read."""
+        return self._inside(netns, lambda net: proc_net.read_table(net, name, netns, ports), [])
 
     def candidates(self, queries: Sequence[Query]) -> list[list[Socket]]:
         """Return, for each query, the sockets that may fit; each table is read once."""
+        ports: dict[tuple[int, int], set[str]] = defaultdict(set)
+        for query in queries:
+            ports[query.netns, query.protocol].add(proc_net.hexadecimal(query.local_port))
         tables = {
             (netns, protocol): SocketTable(
-                socket for name in proc_net.tables_of(protocol) for socket in self.table(netns, name)
+                socket for name in proc_net.tables_of(protocol) for socket in self.table(netns, name, wanted)
             )
-            for netns, protocol in {(query.netns, query.protocol) for query in queries}
+            for (netns, protocol), wanted in ports.items()
         }
         return [tables[query.netns, query.protocol].candidates(query) for query in queries]
 

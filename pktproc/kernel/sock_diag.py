@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from collections.abc import Iterator
 
 from pktproc.errors import Denied, EngineError, Unsupported
@@ -23,7 +24,7 @@ FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 _RECEIVE_BYTES = 1 << 18
 _DESTROY_BUFFER_BYTES = 4 << 20
-_TIMEOUT_S = 2.0
+_TIMEOUT_S = 2
 # inet_diag answers a look-up for which there is no socket with ENOENT; UDP on some kernels with ESTALE for a cookie.
 _NO_SOCKET = frozenset({errno.ENOENT, errno.ESTALE})
 
@@ -38,7 +39,8 @@ class DiagSocket:
         self.netns = netns
         self._sequence = 0
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
-        self._socket.settimeout(_TIMEOUT_S)
+        # A timeout of Python's own would cost a poll(2) for each call.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _TIMEOUT_S, 0))
         self._buffer = bytearray(_RECEIVE_BYTES)
 
     def close(self) -> None:
@@ -74,7 +76,7 @@ class DiagSocket:
         while True:
             try:
                 length = self._socket.recv_into(self._buffer)
-            except TimeoutError as error:
+            except BlockingIOError as error:
                 raise EngineError("the kernel did not answer a sock_diag request within 2 s") from error
             # An answer is copied out of the buffer since the caller may ask again before it has read all.
             for message in netlink.messages(bytes(memoryview(self._buffer)[:length])):

@@ -31,6 +31,10 @@ class FakeProc:
         """Write the pid that was given out last."""
         (self.root / "loadavg").write_text(f"0.00 0.01 0.05 1/100 {pid}\n")
 
+    def descriptors_from(self, number: int) -> None:
+        """Let the descriptors that are written from now on begin with this number."""
+        self._descriptors = itertools.count(number)
+
     def start(
         self,
         pid: int,

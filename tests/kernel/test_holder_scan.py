@@ -66,6 +66,19 @@ def test_the_youngest_stay_newcomers_since_they_may_open_their_first_socket_late
     assert pids(holders.newcomers([9])) == {9: {10}}
 
 
+@pytest.mark.parametrize("first_descriptor", [3, 7, 8, 200])
+def test_a_newcomer_is_found_wherever_among_its_descriptors_the_socket_is(
+    fake: FakeProc, first_descriptor: int
+) -> None:
+    fake.start(10)
+    holders = scan(fake)
+    holders.everyone({})
+    fake.descriptors_from(first_descriptor)
+    fake.start(20, sockets=[8, 9])
+    fake.latest_pid(22)
+    assert pids(holders.newcomers([8, 9])) == {8: {20}, 9: {20}}
+
+
 def test_the_parent_of_a_newcomer_is_asked_as_well(fake: FakeProc) -> None:
     """A forking server: the child that was just born shares the connection with its parent."""
     fake.start(10, ppid=1, sockets=[7])

@@ -84,6 +84,16 @@ def test_a_missing_table_is_empty(tmp_path: Path) -> None:
     assert proc_net.read_table(tmp_path / "gone", "tcp", HOME) == []
 
 
+def test_only_the_wanted_ports_of_a_table_are_read(fake: FakeProc) -> None:
+    for port in (80, 8080, 40000):
+        fake.open("tcp", ("10.77.0.1", port), inode=port)
+    fake.start(10)
+    net = fake.root / "10" / "net"
+    assert {found.local_port for found in proc_net.read_table(net, "tcp", HOME)} == {80, 8080, 40000}
+    wanted = {proc_net.hexadecimal(port) for port in (80, 40000, 1)}
+    assert {found.local_port for found in proc_net.read_table(net, "tcp", HOME, wanted)} == {80, 40000}
+
+
 @given(st.lists(st.text()))
 def test_hostile_lines_never_raise(lines: list[str]) -> None:
     for protocol in (Protocol.TCP, None):
