@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from pktproc.model import UNSPECIFIED, UNSPECIFIED_V4, Process, Socket
@@ -39,14 +40,17 @@ class Ends(NamedTuple):
     remote_port: int
 
 
+_ends = partial(tuple.__new__, Ends)  # a third of what the constructor costs
+
+
 def ends_of(socket: Socket) -> Ends:
     """Return the ends of a socket."""
-    return Ends(*socket[:6])
+    return _ends(socket[:6])
 
 
 def asked_ends(query: Query) -> Ends:
     """Return what an answer is remembered by, whichever way the packet went."""
-    return Ends(*query[:6])
+    return _ends(query[:6])
 
 
 def possible_ends(query: Query) -> tuple[Ends, ...]:

@@ -122,6 +122,8 @@ class Owners:
         if selection.match is None:
             return Attribution(reason=Reason.NO_SOCKET, evidence=evidence, final=False)
         owners = [self._owners_of(socket) for socket in selection.sockets]
+        if len(owners) == 1 == len(owners[0]):
+            return Attribution(owners[0][0], selection.match, evidence, holders=owners[0])
         known = [owner for owner in owners if owner]
         if not known:
             reason, final = self._holders.why_not(selection.sockets)
