@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Self
 
@@ -36,31 +37,32 @@ class LiveAttribution:
     def __init__(
         self, options: CaptureOptions, *, engine: str = AUTO, cmdline: bool = True, grace_ns: int = GRACE_NS
     ) -> None:
-        self.capture = LiveCapture(options)
-        try:
-            self.engine, notes = open_engine(engine, cmdline=cmdline)
-            self.attributor = BatchAttributor(self.engine, self.capture.namespaces, time.monotonic_ns, time.time_ns)
-        except BaseException:
-            self.capture.close()
-            raise
-        self.notes = notes + self.capture.notes
-        denied, looked_at = self.attributor.index.owners.denied
-        if denied:
-            self.notes.append(
-                f"{denied} of {looked_at} processes may not be inspected, packets of theirs show ?permission: "
-                "run as root (it takes CAP_SYS_PTRACE and no fewer capabilities than theirs)"
-            )
-        # The watch has to get the interpreter from the walk within a fraction of a short process's life.
-        self._switch_s = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_S)
-        self._backlog = Backlog(self.attributor, time.monotonic_ns, grace_ns)
-        self._companion = self.engine.companion(self.capture.namespaces)
-        look_ahead = LookAhead(self._companion, time.monotonic_ns)
-        for netns in self.capture.namespaces:
-            self.attributor.rehearse(netns)
-            look_ahead.rehearse(netns)
-        self._watch = Watch(self.capture.posts, look_ahead)
         self._stop_ns: int | None = None
+        with ExitStack() as opened:
+            self.capture = opened.enter_context(closing(LiveCapture(options)))
+            self.engine, notes = open_engine(engine, cmdline=cmdline)
+            opened.enter_context(closing(self.engine))
+            self.attributor = BatchAttributor(self.engine, self.capture.namespaces, time.monotonic_ns, time.time_ns)
+            self._backlog = Backlog(self.attributor, time.monotonic_ns, grace_ns)
+            self.notes = notes + self.capture.notes + self._denials()
+            # The watch has to get the interpreter from the walk within a fraction of a short process's life.
+            opened.callback(sys.setswitchinterval, sys.getswitchinterval())
+            sys.setswitchinterval(_SWITCH_S)
+            companion = opened.enter_context(closing(self.engine.companion(self.capture.namespaces)))
+            look_ahead = LookAhead(companion, time.monotonic_ns)
+            for netns in self.capture.namespaces:
+                self.attributor.rehearse(netns)
+                look_ahead.rehearse(netns)
+            self._watch = Watch(self.capture.posts, look_ahead)
+            opened.callback(self._watch.stop)
+            self._opened = opened.pop_all()
+
+    def _denials(self) -> list[str]:
+        denied, looked_at = self.attributor.index.owners.denied
+        if not denied:
+            return []
+        lack = f"{denied} of {looked_at} processes may not be inspected, packets of theirs show ?permission"
+        return [f"{lack}: run as root (it takes CAP_SYS_PTRACE and no fewer capabilities than theirs)"]
 
     def start(self) -> None:
         """Begin to look up first packets and to follow processes; once is enough, `blocks` does it as well."""
@@ -104,13 +106,27 @@ class LiveAttribution:
         self._backlog.push(attributed, settled=not attributed.pending)
         return len(batch)
 
+    def shortfalls(self) -> list[str]:
+        """Return what did not go as it should so far, and what that means for the answers; empty if nothing."""
+        found = [limit for limit in self.engine.limits if limit not in self.notes]
+        if self._watch.trouble:
+            found.append(f"first packets were not looked up at once any more: {self._watch.trouble}")
+        overruns, cut = self.attributor.index.counts["overruns"], self.attributor.fragments.evictions
+        if overruns:
+            found.append(f"notices of closed sockets were lost {overruns} times; everything was asked anew each time")
+        if self._backlog.hurried:
+            found.append(f"{self._backlog.hurried} packets did not wait for a better answer: too many at once")
+        if self._watch.forgotten:
+            found.append(f"{self._watch.forgotten} early look-ups were not used: too many at once")
+        if cut:
+            found.append(
+                f"{cut} fragmented datagrams were forgotten before their end: later fragments show ?not-covered"
+            )
+        return found
+
     def close(self) -> None:
         """Close the capture and the engine."""
-        sys.setswitchinterval(self._switch_s)
-        self._watch.stop()
-        self.capture.close()
-        self._companion.close()
-        self.engine.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self

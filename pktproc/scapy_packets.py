@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 
 from scapy.packet import Packet
 from scapy.plist import PacketList
+from scapy.utils import EDecimal
 
 from pktproc.attribution.answers import AttributedBatch
 from pktproc.attribution.attributor import BatchAttributor
@@ -119,12 +120,14 @@ def sniff(
     engine: str = AUTO,
     started_callback: Callable[[], Any] | None = None,
 ) -> PacketList:
-    """Capture packets and return them as scapy's, each with its processes; the arguments are those of `scapy.sniff`.
+    """Capture packets and return them as scapy's, each with its processes.
 
-    `iface` is a name, several names, or None for all interfaces; `netns` are network namespaces, by default the current
-    one. Each packet has `attribution`, a `PacketAttribution`, and `process_information`, as scapy reads it from pcapng
-    files: `{"proc": {"id": pid, "name": name}}` for the end on this host (the sender's where both are), empty if no
-    process is known.
+    The arguments are a choice of those of `scapy.sniff`, and some more. `iface` is a name, several names, or None for
+    all interfaces; `netns` are network namespaces, by default the current one. Each packet has `attribution`, a
+    `PacketAttribution`, and `process_information`, as scapy reads it from pcapng files:
+    `{"proc": {"id": pid, "name": name}}` for the end on this host (the sender's where both are), empty if no process is
+    known. While it runs, threads of this program take turns every 10 us (`sys.setswitchinterval`), and a thread with
+    priority looks processes up.
     """
     names = (iface,) if isinstance(iface, str) else tuple(iface or ("any",))
     options = CaptureOptions(interfaces=names, netns=tuple(netns), expression=filter or "")
@@ -158,7 +161,7 @@ def _packets(live: LiveAttribution) -> Iterator[Packet]:
         for row in range(len(block.batch)):
             batch = block.batch
             packet = dissect(batch.packet(row), int(batch.linktype[row]))
-            packet.time = int(batch.time_ns[row]) / _NS_PER_S
+            packet.time = EDecimal(int(batch.time_ns[row])) / _NS_PER_S
             packet.wirelen = int(batch.wire_bytes[row])
             packet.sniffed_on = batch.interfaces[int(batch.interface[row])].name
             _annotate(packet, block, row)

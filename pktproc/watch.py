@@ -30,11 +30,12 @@ _MOST_KEPT = 1 << 12
 class Watch:
     """Run a `LookAhead` on what scouts hear and follow processes, in a thread of its own.
 
-    `trouble` says why it gave up, if it did.
+    `trouble` says why it gave up, if it did. `forgotten` counts sightings that nobody fetched in time.
     """
 
     def __init__(self, posts: Sequence[ScoutPost], look_ahead: LookAhead) -> None:
         self.trouble: str | None = None
+        self.forgotten = 0
         self._posts = {post.scout.fileno(): post for post in posts}
         self._look_ahead = look_ahead
         self._exit_watch = ExitWatch(ProcessReader(cmdline=False))
@@ -97,7 +98,9 @@ class Watch:
     def _hear(self, post: ScoutPost, now_ns: int) -> None:
         offset_ns = monotonic_offset_ns(time.monotonic_ns, time.time_ns)
         heard = post.scout.read(post.tap.netns, post.tap.ifindexes, now_ns)
-        self._sightings += self._look_ahead.sightings((flow, wall_ns + offset_ns) for flow, wall_ns in heard)
+        found = self._look_ahead.sightings((flow, wall_ns + offset_ns) for flow, wall_ns in heard)
+        self.forgotten += max(0, len(self._sightings) + len(found) - _MOST_KEPT)
+        self._sightings += found
 
     def _note_exit(self, descriptor: int, now_ns: int) -> None:
         with self._lock:

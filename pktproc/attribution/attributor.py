@@ -202,7 +202,7 @@ class BatchAttributor:
             return _Ends(_NOT_IP if source_here else None, _NOT_IP if destination_here else None)
         source = self._source(flow, here=source_here)
         destination = self._destination(flow, here=destination_here)
-        if source is None and destination is None and flow.direction != Direction.INCOMING:
+        if source is None and destination is None:
             return _Ends(_FORWARDED, _FORWARDED)
         return _Ends(source, destination)
 

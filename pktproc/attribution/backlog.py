@@ -27,7 +27,7 @@ class _Waiting:
 class Backlog:
     """Keep blocks back until every end has its final answer or the grace time is over, and let them go in order.
 
-    `clock` returns monotonic nanoseconds.
+    `clock` returns monotonic nanoseconds. `hurried` counts packets that had to go early for want of room.
     """
 
     def __init__(self, attributor: BatchAttributor, clock: Callable[[], int], grace_ns: int = GRACE_NS) -> None:
@@ -36,6 +36,7 @@ class Backlog:
         self._grace_ns = grace_ns
         self._blocks: deque[_Waiting] = deque()
         self._packets = 0
+        self.hurried = 0
 
     def push(self, attributed: AttributedBatch, *, settled: bool) -> None:
         """Add a block; `settled` says that all its answers are final."""
@@ -58,6 +59,8 @@ class Backlog:
             overfull = self._packets > MAX_WAITING_PACKETS
             if not (head.settled or overfull or now >= head.until_ns):
                 return
+            if not head.settled and now < head.until_ns:
+                self.hurried += len(head.attributed.batch)
             self._blocks.popleft()
             self._packets -= len(head.attributed.batch)
             yield head.attributed

@@ -75,7 +75,7 @@ class ConnectionIndex:
             MAX_ANSWERS, ttu=lambda _, answer, now: max(now, answer.until_ns), timer=clock
         )
         self._previous: LRUCache[Ends, Answer] = LRUCache(MAX_PAST)
-        self._successions = Successions(clock, wall_clock)
+        self._successions = Successions(clock, wall_clock, hears_ends=engine.hears_ends)
         self.endings = Endings(clock)
         self.counts: Counter[str] = Counter()
         self.staleness = Staleness(clock)

@@ -27,9 +27,11 @@ class Successions:
     """Remember which ends opened a connection or changed hands, and when.
 
     `clock` returns monotonic nanoseconds, which all times in here are, and `wall_clock` those since the epoch.
+    `hears_ends` says whether the ends of sockets are heard of.
     """
 
-    def __init__(self, clock: Callable[[], int], wall_clock: Callable[[], int]) -> None:
+    def __init__(self, clock: Callable[[], int], wall_clock: Callable[[], int], *, hears_ends: bool) -> None:
+        self._hears_ends = hears_ends
         self._clock = clock
         self._wall_clock = wall_clock
         self._clients: TTLCache[Ends, bool] = TTLCache(MAX_ENDS, CHANGE_TTL_NS, timer=clock)
@@ -51,9 +53,10 @@ class Successions:
         """Say whether a packet may be older than the process that now has its port.
 
         A port of a program's own choice can be taken again within a millisecond, sooner than any notice comes. Of TCP
-        that concerns clients alone: a server's connection can belong to a child that was born to serve it.
+        that concerns clients alone: a server's connection can belong to a child that was born to serve it. The kernel
+        does not give the same port twice in a row, but a program may bind to any, which notices of ends reveal.
         """
-        if query.local_port in _EPHEMERAL_PORTS:
+        if query.local_port in _EPHEMERAL_PORTS and (self._hears_ends or query.protocol not in DATAGRAM):
             return False
         if query.protocol not in DATAGRAM and asked_ends(query) not in self._clients:
             return False

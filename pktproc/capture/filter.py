@@ -53,13 +53,18 @@ def compile_filter(expression: str, interface: str, snaplen: int) -> tuple[Instr
     handle = _handle(interface, snaplen)
     try:
         program = handle.compile(expression, True, cypcap.NETMASK_UNKNOWN)
+        cooked = int(handle.datalink()) == _LINKTYPE_LINUX_SLL
     except cypcap.Error as error:
         message = f"bad filter {expression!r}: {error.args[1] if len(error.args) > 1 else error}"
+        raise UsageError(message) from error
+    except UnicodeError as error:
+        message = f"bad filter {expression!r}: not UTF-8"
         raise UsageError(message) from error
     finally:
         handle.close()
     instructions = tuple(Instruction(*instruction) for instruction in program)
-    return relative_to_network(instructions) if interface == ANY else instructions
+    # libpcap reads interfaces whose link headers it does not know cooked, as `any`; the tap has no cooked headers.
+    return relative_to_network(instructions) if cooked else instructions
 
 
 def _handle(interface: str, snaplen: int) -> cypcap.Pcap:
@@ -69,8 +74,8 @@ def _handle(interface: str, snaplen: int) -> cypcap.Pcap:
         handle.set_buffer_size(_COMPILE_BUFFER_BYTES)
         handle.activate()
     except cypcap.Error:
-        linktype = _LINKTYPE_LINUX_SLL if interface == ANY else cypcap.DatalinkType.EN10MB
-        return cypcap.open_dead(cypcap.DatalinkType(linktype), snaplen)
+        linktype = _LINKTYPE_LINUX_SLL if interface == ANY else int(cypcap.DatalinkType.EN10MB)
+        return cypcap.open_dead(linktype, snaplen)
     return handle
 
 

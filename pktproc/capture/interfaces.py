@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import struct
 
@@ -17,7 +18,7 @@ def flags(name: str) -> int:
     """Return the flags (IFF_*) of an interface of this thread's namespace; 0 if it is gone."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         try:
-            answer = fcntl.ioctl(control, _SIOCGIFFLAGS, _IFREQ.pack(name.encode(), 0))
+            answer = fcntl.ioctl(control, _SIOCGIFFLAGS, _IFREQ.pack(os.fsencode(name), 0))
         except OSError:
             return 0
     return int(_IFREQ.unpack(answer)[1])

@@ -127,7 +127,10 @@ def _expression(words: Sequence[str], file: Any) -> str:
         return expression
     if expression:
         raise UsageError("give the filter with -F or on the command line, not both")
-    return str(file.read()).strip()
+    try:
+        return str(file.read()).strip()
+    except UnicodeError:
+        raise UsageError(f"{file.name} holds no filter: it is not text") from None
 
 
 def _uid(user: str) -> int:

@@ -25,6 +25,7 @@ from pktproc.errors import PktprocError, UsageError
 from pktproc.kernel import namespaces, privileges
 from pktproc.kernel.processes import ProcessReader
 from pktproc.live import LiveAttribution
+from pktproc.output.escape import escape
 from pktproc.output.jsonlines import JsonFormat
 from pktproc.output.stream import write_all
 from pktproc.output.text import TextFormat
@@ -38,7 +39,7 @@ def list_interfaces(options: SniffOptions) -> None:
 
     def lines() -> list[str]:
         known = interfaces(namespaces.current()).values()
-        return [f"{interface.name} [{states(interface.name)}]" for interface in known]
+        return [f"{escape(interface.name)} [{states(interface.name)}]" for interface in known]
 
     names: list[str] = []
     for name in options.netns or (None,):
@@ -75,6 +76,8 @@ def run(options: SniffOptions) -> None:
             _Session(options, live, tally).run()
         finally:
             click.echo(tally.text(live.statistics()), err=True, nl=False)
+            for shortfall in live.shortfalls():
+                _say(shortfall)
 
 
 class _Session:

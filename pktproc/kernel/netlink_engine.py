@@ -165,7 +165,10 @@ class NetlinkEngine:
             if space is None:
                 return None
             try:
-                self._rooms[netns] = namespaces.run_inside(space.path, lambda: _Room(netns, hears=self._hears))
+                room = namespaces.run_inside(space.path, lambda: _Room(netns, hears=self._hears))
+                self._rooms[netns] = room
+                if room.deaf:
+                    self._limit(room.deaf)
             except (Denied, OSError) as error:
                 self._rooms[netns] = None
                 self._limit(str(error))

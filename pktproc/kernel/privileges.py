@@ -15,9 +15,10 @@ _PR_SET_KEEPCAPS = 8
 _PR_SET_TIMERSLACK = 29
 _PR_SET_CHILD_SUBREAPER = 36
 _CAPABILITY_VERSION_3 = 0x20080522
-_CAP_DAC_READ_SEARCH, _CAP_NET_ADMIN, _CAP_SYS_PTRACE, _CAP_SYS_ADMIN = 2, 12, 19, 21
-# /proc/PID/fd of other users, entering the namespaces of new containers, notice of closed sockets in them.
-_KEPT = (_CAP_DAC_READ_SEARCH, _CAP_NET_ADMIN, _CAP_SYS_PTRACE, _CAP_SYS_ADMIN)
+_CAP_DAC_READ_SEARCH, _CAP_NET_ADMIN, _CAP_SYS_PTRACE, _CAP_SYS_ADMIN, _CAP_SYS_NICE = 2, 12, 19, 21, 23
+# /proc/PID/fd of other users, entering the namespaces of new containers, notice of closed sockets in them, priority.
+# That is little less than root where programs are concerned; files and everything else are the user's.
+_KEPT = (_CAP_DAC_READ_SEARCH, _CAP_NET_ADMIN, _CAP_SYS_PTRACE, _CAP_SYS_ADMIN, _CAP_SYS_NICE)
 
 _NICENESS = -20
 

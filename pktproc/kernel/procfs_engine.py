@@ -22,13 +22,17 @@ _IPPROTO_RAW = 255
 
 
 class ProcfsEngine:
-    """Answer from the text tables of a procfs; `proc` may be any directory that is laid out like one."""
+    """Answer from the text tables of a procfs; `proc` may be any directory that is laid out like one.
+
+    `limits` is what the kernel refused or lacks: nothing, since all that there is can be read.
+    """
 
     name = "procfs"
     hears_ends = False
 
     def __init__(self, proc: Path = Path("/proc"), *, cmdline: bool = True) -> None:
         self._proc = proc
+        self.limits: list[str] = []
         self._scan = HolderScan(ProcessReader(proc, cmdline=cmdline))
         self._namespaces = namespaces.discover(proc)
 

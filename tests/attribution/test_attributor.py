@@ -15,7 +15,6 @@ from pktproc.model import Match, PacketType, Protocol, Reason
 
 UDP_NUMBER = Protocol.UDP
 INCOMING, OUTGOING, PASSING = PacketType.HOST, PacketType.OUTGOING, PacketType.OTHERHOST
-NOBODY = (None, None)
 
 
 def udp(source: End, destination: End) -> Packet:
@@ -111,7 +110,8 @@ def test_a_new_address_is_learnt_within_a_second(walk: Walk) -> None:
     server = walk.host.start("server")
     walk.host.open(server, (fresh, 53), protocol=UDP_NUMBER)
     packet = udp((THEIRS, 5000), (fresh, 53))
-    assert walk.see(packet, packet_type=INCOMING) == [NOBODY]
+    ((source, destination),) = walk.see(packet, packet_type=INCOMING)
+    assert reason(source)[0] is reason(destination)[0] is Reason.FORWARDED
     walk.host.spaces[HOME] = addresses(OURS, fresh)
     walk.clock.advance(1000)
     ((source, destination),) = walk.see(packet, packet_type=INCOMING)

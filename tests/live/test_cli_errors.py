@@ -35,6 +35,8 @@ def run_to_failure(namespace: Namespace, *arguments: object) -> tuple[int, list[
         (("-i", "left0", "-c", "-1"), "-1"),
         (("-i", "left0", "-Q", "sideways"), "sideways"),
         (("-i", "left0", "-F", "/nonexistent/filter"), "/nonexistent/filter"),
+        (("-i", "left0", "-F", "/bin/sh"), "/bin/sh"),
+        (("-i", "left0", "tcp or \udcff"), "not UTF-8"),
         (("-i", "left0", "--nosuch-option"), "--nosuch-option"),
         (("-i", "left0", "--", "/nonexistent/command"), "/nonexistent/command"),
     ],

@@ -41,15 +41,16 @@ def test_a_passed_socket_names_its_receiver_once_its_creator_is_gone(
 
 
 @ENGINES
+@pytest.mark.parametrize("source_port", [7301, 40001], ids=["of its choice", "ephemeral"])
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_a_tuple_used_again_at_once_is_never_named_wrongly(
-    left: Namespace, right: Namespace, engine: str, transport: str
+    left: Namespace, right: Namespace, engine: str, transport: str, source_port: int
 ) -> None:
     options = ["--udp"] if transport == "udp" else []
     with (
         Program(f"{transport}_server", right.v4, 7201, namespace=right).ready(),
         Sniff("--engine", engine, f"{transport} port 7201", on=left) as sniff,
-        Program("tuple_reuse", right.v4, 7201, "--source-port", 7301, *options, namespace=left).ready() as reuse,
+        Program("tuple_reuse", right.v4, 7201, "--source-port", source_port, *options, namespace=left).ready() as reuse,
     ):
         reuse.say()
         users = reuse.expect("used", 2)
@@ -58,7 +59,7 @@ def test_a_tuple_used_again_at_once_is_never_named_wrongly(
     overhead = 42 if transport == "udp" else 66
     for user in users:
         own = [packet for packet in packets if packet["network"]["bytes"] == overhead + user["bytes"]]
-        verdict = judge(own, {(transport, left.v4, 7301): user["pid"]})
+        verdict = judge(own, {(transport, left.v4, source_port): user["pid"]})
         assert verdict.total == 10
         assert verdict.wrong == 0, verdict
 

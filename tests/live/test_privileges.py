@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from bed.namespaces import Namespace
@@ -59,7 +62,7 @@ def test_processes_of_others_have_a_reason_and_the_lack_is_said_once(
     captured, end, pid = capture(left, right, prefix, [], engine)
     verdict = judge(captured.packets, {end: pid})
     assert verdict.unknown == {"permission": 6}, verdict
-    notes = [line for line in captured.talk.splitlines() if "CAP_SYS_PTRACE" in line or "root" in line]
+    notes = [line for line in captured.talk.splitlines() if "may not be inspected" in line]
     assert len(notes) == 1, captured.talk
 
 
@@ -83,3 +86,20 @@ def test_another_namespace_takes_a_privilege_that_is_named(left: Namespace) -> N
         assert sniff.finish() == 3, sniff.describe()
     (line,) = sniff.stderr.so_far()
     assert "CAP_SYS_ADMIN" in line
+
+
+def test_who_gave_up_root_still_names_roots_processes(left: Namespace, right: Namespace) -> None:
+    with (
+        Program("udp_server", right.v4, 7802, namespace=right).ready(),
+        Sniff("-Z", "nobody", "udp port 7802", on=left) as sniff,
+        Program("udp_client", right.v4, 7802, "--count", 3, namespace=left) as client,
+    ):
+        status = Path(f"/proc/{sniff.pid}/status").read_text()
+        (done,) = client.expect("done")
+        packets = sniff.stop().packets
+    uids = re.findall(r"^Uid:\s+(.*)$", status, re.MULTILINE)
+    (effective,) = re.findall(r"^CapEff:\s+(\w+)$", status, re.MULTILINE)
+    assert uids == ["\t".join([NOBODY] * 4)]
+    kept = {2, 12, 19, 21, 23}  # capability.h: DAC_READ_SEARCH, NET_ADMIN, SYS_PTRACE, SYS_ADMIN, SYS_NICE
+    assert {bit for bit in range(64) if int(effective, 16) >> bit & 1} <= kept
+    assert fully_named(packets, {("udp", *done["local"]): client.pid}).total == 6

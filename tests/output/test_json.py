@@ -14,7 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from attributed_packets import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, ICMPv6ND_NA, ICMPv6ND_NS, IPv6
+from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.layers.sctp import SCTP
+from scapy.packet import Packet
+
+from output.attributed_packets import (
     BY_CURL,
     BY_SERVER,
     CURL,
@@ -30,14 +38,6 @@ from attributed_packets import (
     rows,
     write_pcap,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, ICMPv6ND_NA, ICMPv6ND_NS, IPv6
-from scapy.layers.l2 import ARP, Dot1Q, Ether
-from scapy.layers.sctp import SCTP
-from scapy.packet import Packet
-
 from pktproc.model import Attribution, Interface, Match, PacketType, Process, Reason
 from pktproc.output.jsonlines import JsonFormat
 

@@ -10,12 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from attributed_packets import ETHERNET, LEFT, LINUX_SLL2, LOOPBACK, RIGHT, attributed, ethernet, rows, write_pcap
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import ARP, CookedLinuxV2, Dot1Q, Ether
 from scapy.packet import Packet
 
+from output.attributed_packets import (
+    ETHERNET,
+    LEFT,
+    LINUX_SLL2,
+    LOOPBACK,
+    RIGHT,
+    attributed,
+    ethernet,
+    rows,
+    write_pcap,
+)
 from pktproc.attribution.answers import AttributedBatch
 from pktproc.model import PacketType
 from pktproc.output.clock import Precision, TimeFormat

@@ -8,7 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from attributed_packets import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6ND_NS, IPv6
+from scapy.layers.l2 import ARP, Dot3, Ether
+from scapy.packet import Packet
+
+from output.attributed_packets import (
     BY_CURL,
     BY_SERVER,
     CURL,
@@ -22,13 +29,6 @@ from attributed_packets import (
     ethernet,
     rows,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
-from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6ND_NS, IPv6
-from scapy.layers.l2 import ARP, Dot3, Ether
-from scapy.packet import Packet
-
 from pktproc.model import Attribution, Flow, Match, PacketType, Process, Reason
 from pktproc.output.text import TextFormat
 

@@ -1,0 +1,1 @@
+"""Output of packets whose owners are given."""
