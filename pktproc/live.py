@@ -97,8 +97,10 @@ class LiveAttribution:
             time.sleep(self._backlog.wait_ms(_IDLE_MS) / _MS_PER_S)
 
     def _take(self) -> int:
-        self.attributor.learn(self._watch.sightings(), self._watch.exits())
         batch = self.capture.read()
+        self.attributor.learn(self._watch.sightings())
+        self._watch.follow(self.attributor.index.owners.fresh())
+        self.attributor.learn((), self._watch.exits())  # of processes that were just met, too
         if batch is None:
             return 0
         attributed = self.attributor.attribute(batch)

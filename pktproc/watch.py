@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import threading
 import time
@@ -39,12 +38,11 @@ class Watch:
         self._posts = {post.scout.fileno(): post for post in posts}
         self._look_ahead = look_ahead
         self._exit_watch = ExitWatch(ProcessReader(cmdline=False))
-        self._lock = threading.Lock()
         self._sightings: deque[Sighting] = deque(maxlen=_MOST_KEPT)
         self._exits: deque[Exit] = deque(maxlen=_MOST_KEPT)
         self._stopping = threading.Event()
         self._epoll = select.epoll()
-        for descriptor in self._posts:
+        for descriptor in (*self._posts, self._exit_watch.fileno()):
             self._epoll.register(descriptor, select.EPOLLIN)
         self._thread = threading.Thread(target=self._run, name="pktproc-watch", daemon=True)
 
@@ -63,20 +61,15 @@ class Watch:
 
     def follow(self, processes: Iterable[Process]) -> None:
         """Hear when these processes end."""
-        with self._lock:
-            for process in processes:
-                descriptor, given_up = self._exit_watch.follow(process)
-                if given_up is not None:
-                    os.close(given_up)
-                if descriptor is not None:
-                    self._epoll.register(descriptor, select.EPOLLIN)
+        self._exit_watch.follow(processes)
 
     def sightings(self) -> list[Sighting]:
         """Return what was seen of first packets since the last call."""
         return _emptied(self._sightings)
 
     def exits(self) -> list[Exit]:
-        """Return which processes ended since the last call."""
+        """Return which processes ended since the last call, up to this very moment."""
+        self._note_exits()
         return _emptied(self._exits)
 
     def _run(self) -> None:
@@ -84,12 +77,11 @@ class Watch:
             privileges.hurry()
             while not self._stopping.is_set():
                 ready = self._epoll.poll(_POLL_S)
+                self._note_exits()
                 now_ns = time.monotonic_ns()
                 for descriptor, _ in ready:
                     if descriptor in self._posts:
                         self._hear(self._posts[descriptor], now_ns)
-                    else:
-                        self._note_exit(descriptor, now_ns)
                 for post in self._posts.values():
                     post.scout.widen(now_ns)
         except (PktprocError, OSError) as error:
@@ -102,12 +94,9 @@ class Watch:
         self.forgotten += max(0, len(self._sightings) + len(found) - _MOST_KEPT)
         self._sightings += found
 
-    def _note_exit(self, descriptor: int, now_ns: int) -> None:
-        with self._lock:
-            process = self._exit_watch.ended(descriptor)
-            if process is not None:
-                self._exits.append(Exit(process, now_ns))
-                os.close(descriptor)
+    def _note_exits(self) -> None:
+        now_ns = time.monotonic_ns()
+        self._exits += [Exit(process, now_ns) for process in self._exit_watch.ended()]
 
 
 def _emptied(items: deque[Item]) -> list[Item]:

@@ -75,7 +75,7 @@ class ConnectionIndex:
             MAX_ANSWERS, ttu=lambda _, answer, now: max(now, answer.until_ns), timer=clock
         )
         self._previous: LRUCache[Ends, Answer] = LRUCache(MAX_PAST)
-        self._successions = Successions(clock, wall_clock, hears_ends=engine.hears_ends)
+        self._successions = Successions(clock, wall_clock)
         self.endings = Endings(clock)
         self.counts: Counter[str] = Counter()
         self.staleness = Staleness(clock)
@@ -147,7 +147,7 @@ class ConnectionIndex:
                 self._successions.opens(query)
         for query, packet_ns in zip(queries, first_ns or [self._clock()] * len(queries), strict=True):
             answer = self._cached(query)
-            if answer and self._successions.mixes_owners(query, packet_ns):
+            if answer and self._successions.comes_later(answer.attribution.process, query, packet_ns):
                 answer = self._ambiguous(answer.attribution)
             if answer is not None:
                 answers[query] = answer

@@ -27,11 +27,9 @@ class Successions:
     """Remember which ends opened a connection or changed hands, and when.
 
     `clock` returns monotonic nanoseconds, which all times in here are, and `wall_clock` those since the epoch.
-    `hears_ends` says whether the ends of sockets are heard of.
     """
 
-    def __init__(self, clock: Callable[[], int], wall_clock: Callable[[], int], *, hears_ends: bool) -> None:
-        self._hears_ends = hears_ends
+    def __init__(self, clock: Callable[[], int], wall_clock: Callable[[], int]) -> None:
         self._clock = clock
         self._wall_clock = wall_clock
         self._clients: TTLCache[Ends, bool] = TTLCache(MAX_ENDS, CHANGE_TTL_NS, timer=clock)
@@ -49,14 +47,20 @@ class Successions:
         """Say whether a block whose first packet is of `packet_ns` may hold packets of an earlier owner of the ends."""
         return packet_ns < self._changed.get(asked_ends(query), 0)
 
+    def comes_later(self, process: Process | None, query: Query, packet_ns: int) -> bool:
+        """Say whether the owner in a cached answer may be a later one than a packet's: sightings overtake blocks."""
+        return self.mixes_owners(query, packet_ns) or (
+            process is not None and self.may_be_younger(process, query, packet_ns)
+        )
+
     def may_be_younger(self, process: Process, query: Query, packet_ns: int) -> bool:
         """Say whether a packet may be older than the process that now has its port.
 
         A port of a program's own choice can be taken again within a millisecond, sooner than any notice comes. Of TCP
-        that concerns clients alone: a server's connection can belong to a child that was born to serve it. The kernel
-        does not give the same port twice in a row, but a program may bind to any, which notices of ends reveal.
+        that concerns clients alone: a server's connection can belong to a child that was born to serve it. Ports that
+        the kernel gives are left out, or most young clients would have no answer.
         """
-        if query.local_port in _EPHEMERAL_PORTS and (self._hears_ends or query.protocol not in DATAGRAM):
+        if query.local_port in _EPHEMERAL_PORTS:
             return False
         if query.protocol not in DATAGRAM and asked_ends(query) not in self._clients:
             return False

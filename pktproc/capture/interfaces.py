@@ -32,6 +32,11 @@ def interfaces(netns: int) -> dict[int, Interface]:
     }
 
 
+def is_up(name: str) -> bool:
+    """Say whether an interface of this thread's namespace is up."""
+    return bool(flags(name) & _IFF_UP)
+
+
 def states(name: str) -> str:
     """Return what tcpdump -D says of an interface: `Up, Running, Loopback`, as far as it applies."""
     found = flags(name)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pktproc.capture import filter as packet_filter
 from pktproc.capture.blocks import Frames
 from pktproc.capture.filter import ANY, Instruction
-from pktproc.capture.interfaces import interfaces
+from pktproc.capture.interfaces import interfaces, is_up
 from pktproc.capture.plain import PlainReader
 from pktproc.capture.ring import Ring
 from pktproc.errors import CaptureError, Denied, UsageError
@@ -98,9 +98,7 @@ class Tap:
 
     def read(self) -> Frames | None:
         """Return the frames that are ready, None if there are none."""
-        frames = self._reader.read()
-        self.is_down &= frames is None
-        return frames
+        return self._reader.read()
 
     def refresh(self) -> None:
         """Read the names of the interfaces again."""
@@ -119,6 +117,7 @@ class Tap:
         if code not in (0, errno.ENETDOWN, errno.ENOBUFS):
             message = f"capturing on {self.name} failed: {errno.errorcode.get(code, code)}"
             raise CaptureError(message)
+        self.is_down = not (self.ifindex == 0 or namespaces.run_inside(self._space, lambda: is_up(self.name)))
 
     def statistics(self) -> Statistics:
         """Return the totals since the start (PACKET_STATISTICS, which the kernel resets at each read)."""

@@ -56,6 +56,9 @@ def command(context: click.Context, /, words: Sequence[str], **chosen: Any) -> N
     FILTER is a pcap-filter(7) expression, applied in the kernel. After each address that is on this host stands the
     process, as in curl[4711], or ? and the reason why there is none. An answer is waited for 50 ms at most.
 
+    -i, --netns and the options that select processes can be repeated. A packet is shown if one of its ends fits one
+    value of each option that selects.
+
     With COMMAND, start it and show only packets of it and its descendants; its standard output goes to standard error.
     """
     options = SniffOptions.of(context, words, chosen)

@@ -17,6 +17,7 @@ import click
 from pktproc.attribution.answers import AttributedBatch
 from pktproc.attribution.backlog import GRACE_NS
 from pktproc.attribution.selection import ProcessSelection, ProcessSieve
+from pktproc.capture.filter import ANY
 from pktproc.capture.interfaces import interfaces, states
 from pktproc.capture.live import CaptureOptions
 from pktproc.cli.sniff_options import SniffOptions
@@ -35,23 +36,36 @@ _NS_PER_S = 1_000_000_000
 
 
 def list_interfaces(options: SniffOptions) -> None:
-    """Print the interfaces that `-i` takes, numbered as tcpdump -D does."""
+    """Print the interfaces that `-i` takes, by name or by number as with tcpdump -D."""
+    for number, (name, state) in enumerate(_interfaces(options.netns), 1):
+        click.echo(f"{number}.{escape(name)} [{state}]")
 
-    def lines() -> list[str]:
-        known = interfaces(namespaces.current()).values()
-        return [f"{escape(interface.name)} [{states(interface.name)}]" for interface in known]
 
-    names: list[str] = []
-    for name in options.netns or (None,):
-        names += namespaces.run_inside(namespaces.named(name) if name else None, lines)
-    for number, line in enumerate([*names, "any (all interfaces)"], 1):
-        click.echo(f"{number}.{line}")
+def _interfaces(netns: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return name and state of the interfaces of the namespaces, and `any`."""
+
+    def here() -> list[tuple[str, str]]:
+        return [(known.name, states(known.name)) for known in interfaces(namespaces.current()).values()]
+
+    found: list[tuple[str, str]] = []
+    for name in netns or (None,):
+        found += namespaces.run_inside(namespaces.named(name) if name else None, here)
+    return [*found, (ANY, "all interfaces")]
+
+
+def _named(options: SniffOptions) -> tuple[str, ...]:
+    """Return the names of the interfaces to capture on; a number is one of the list that `-D` prints."""
+    if not any(name.isdecimal() for name in options.interfaces):
+        return options.interfaces
+    known = [name for name, _ in _interfaces(options.netns)]
+    by_number = {str(number): name for number, name in enumerate(known, 1)}
+    return tuple(name if name in known else by_number.get(name, name) for name in options.interfaces)
 
 
 def run(options: SniffOptions) -> None:
     """Capture and print until told to stop, then print the summary on stderr."""
     capture = CaptureOptions(
-        interfaces=options.interfaces,
+        interfaces=_named(options),
         netns=options.netns,
         expression=options.expression,
         snaplen=options.snaplen,
@@ -70,7 +84,7 @@ def run(options: SniffOptions) -> None:
         for note in live.notes:
             _say(note)
         place = f" in {', '.join(options.netns)}" if options.netns else ""
-        _say(f"listening on {', '.join(options.interfaces)}{place}, engine {live.engine.name}")
+        _say(f"listening on {', '.join(map(escape, capture.interfaces))}{place}, engine {live.engine.name}")
         tally = Tally()
         try:
             _Session(options, live, tally).run()
@@ -114,7 +128,10 @@ class _Session:
         return self._options.count is not None and self._tally.shown >= self._options.count
 
     def _look_at_command(self) -> None:
-        if self._command and self._command.poll() is not None:
+        if self._command is None:
+            return
+        privileges.bury_orphans(self._command.pid)
+        if self._command.poll() is not None:
             self._live.stop(after_ns=GRACE_NS)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
+import select
+import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from pktproc.kernel.processes import ProcessReader
 from pktproc.model import Process, ProcessId
@@ -14,44 +18,65 @@ _MOST = 512
 
 
 class ExitWatch:
-    """Follow processes; each has a descriptor that becomes readable when it ends."""
+    """Follow processes; wait on `fileno` to hear of their ends at once. Any thread may call any method."""
 
     def __init__(self, reader: ProcessReader) -> None:
         self._reader = reader
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most = min(_MOST, soft // 2) if soft != resource.RLIM_INFINITY else _MOST
+        self._lock = threading.Lock()
+        self._epoll = select.epoll()
         self._descriptors: OrderedDict[ProcessId, int] = OrderedDict()
         self._processes: dict[int, ProcessId] = {}
+        self._gone: list[ProcessId] = []
 
-    def follow(self, process: Process) -> tuple[int | None, int | None]:
-        """Follow a process; return its descriptor (None if followed already or gone) and one given up for it."""
-        if process.id in self._descriptors:
-            return None, None
+    def fileno(self) -> int:
+        """Return the descriptor that is readable while there are ends to tell of."""
+        return self._epoll.fileno()
+
+    def follow(self, processes: Iterable[Process]) -> None:
+        """Follow processes; those that are gone already have ended."""
+        with self._lock:
+            for process in processes:
+                if process.id not in self._descriptors:
+                    self._follow(process)
+
+    def ended(self) -> list[ProcessId]:
+        """Return which processes ended since the last call."""
+        with self._lock:
+            gone, self._gone = self._gone, []
+            for descriptor, _ in self._epoll.poll(0):
+                process = self._processes[descriptor]
+                self._let_go(process)
+                gone.append(process)
+            return gone
+
+    def _follow(self, process: Process) -> None:
         try:
             descriptor = os.pidfd_open(process.pid)
-        except OSError:
-            return None, None
+        except OSError as error:
+            if error.errno == errno.ESRCH:
+                self._gone.append(process.id)
+            return
         if self._reader.identity(process.pid) != process.id:
             os.close(descriptor)
-            return None, None
-        given_up = None
+            self._gone.append(process.id)
+            return
         if len(self._descriptors) >= self._most:
-            _, given_up = self._descriptors.popitem(last=False)
-            del self._processes[given_up]
+            self._let_go(next(iter(self._descriptors)))
         self._descriptors[process.id] = descriptor
         self._processes[descriptor] = process.id
-        return descriptor, given_up
+        self._epoll.register(descriptor, select.EPOLLIN)
 
-    def ended(self, descriptor: int) -> ProcessId | None:
-        """Return whose end a readable descriptor tells, and follow it no longer; None if it is not one of these."""
-        process = self._processes.pop(descriptor, None)
-        if process is not None:
-            del self._descriptors[process]
-        return process
+    def _let_go(self, process: ProcessId) -> None:
+        descriptor = self._descriptors.pop(process)
+        del self._processes[descriptor]
+        self._epoll.unregister(descriptor)
+        os.close(descriptor)
 
     def close(self) -> None:
         """Follow nothing any more."""
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
-        self._processes.clear()
+        with self._lock:
+            for process in list(self._descriptors):
+                self._let_go(process)
+            self._epoll.close()

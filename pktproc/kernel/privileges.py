@@ -34,6 +34,18 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
+def bury_orphans(child: int) -> None:
+    """Take note of the ends of adopted processes, so that none stays a zombie; `child` is left to whoever waits."""
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None or ended.si_pid == child:
+                return
+            os.waitpid(ended.si_pid, os.WNOHANG)
+        except ChildProcessError:
+            return
+
+
 def hurry() -> None:
     """Let this thread run before others as far as that is permitted, and wake up when its time is over (prctl(2)).
 
