@@ -188,3 +188,16 @@ def test_a_client_that_may_be_younger_than_its_packets_is_not_named_on_a_port_of
     ((source, _),) = ends_of(walk.attributor.attribute(opened))
     assert source is not None
     assert (source.process == newborn) is names
+
+
+def test_what_was_seen_ahead_of_a_newborn_is_not_the_answer_for_older_packets(walk: Walk) -> None:
+    """Two users of a port that they chose themselves: the look-up for the second overtakes the block of the first."""
+    late = walk.block([datagram()])
+    walk.clock.advance(20)
+    newborn = walk.host.start("newborn", age_ms=0)
+    walk.host.open(newborn, CLIENT, SERVER, protocol=Protocol.UDP)
+    block, taken = walk.block([datagram()]), walk.clock()
+    flows = distinct_flows(block, decode(block, FragmentTable())).flows
+    walk.attributor.learn(LookAhead(walk.host, walk.clock).sightings((flow, taken) for flow in flows))
+    (of_late,) = ends_of(walk.attributor.attribute(late))
+    assert local(of_late) is None
