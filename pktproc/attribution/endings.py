@@ -51,8 +51,8 @@ class Endings:
         return self._recent.get(ends, frozenset())
 
     def note_exit(self, ended: Exit) -> None:
-        """Take note of a process that ended."""
-        self._exits[ended.process] = ended.heard_ns
+        """Take note of a process that ended; what is heard again does not make it later."""
+        self._exits.setdefault(ended.process, ended.heard_ns)
 
     def exit_ns(self, process: ProcessId) -> int | None:
         """Return when the end of a process was heard of, None if it was not."""
