@@ -9,10 +9,14 @@ import pytest
 from bed.frames import ethernet, ipv4, udp
 from bed.namespaces import Namespace, NamespacePair
 from bed.program import Program
-from bed.sniff import Sniff, sends
+from bed.sniff import Packet, Sniff, sends
 from bed.verdict import fully_named, judge
 
 ENGINES = pytest.mark.parametrize("engine", ["netlink", "procfs"])
+
+
+def is_echo(packet: Packet) -> bool:
+    return bool(packet["source"]["port"] == 7200 and packet["network"]["bytes"] > 100)
 
 
 @ENGINES
@@ -29,15 +33,21 @@ def test_a_passed_socket_names_its_receiver_once_its_creator_is_gone(
         passing.say()
         (created,) = passing.expect("created")
         end = (transport, *created["local"])
-        sniff.wait_for(lambda packet: packet["source"]["port"] == 7200 and packet["network"]["bytes"] > 100)
+        sniff.wait_for(is_echo)
         passing.say()
         passing.expect("passed")
-        by_creator = len(sniff.packets())
         passing.say()
-        passing.expect("used")
+        passing.expect("used", 1)
+        sniff.wait_for(is_echo, 2)
+        passing.say()
+        passing.expect("used", 2)
         packets = sniff.stop().packets
-    fully_named(packets[:by_creator], {end: created["creator"]})
-    fully_named([packet for packet in packets[by_creator:] if packet["network"]["bytes"] > 100], {end: passing.pid})
+    exchanges = [packet for packet in packets if packet["network"]["bytes"] > 100]
+    assert len(exchanges) == 6
+    fully_named(exchanges[:2], {end: created["creator"]})
+    # Just after the hand-over it can be open yet whose a packet was.
+    assert judge(exchanges[2:4], {end: passing.pid}).wrong == 0
+    fully_named(exchanges[4:], {end: passing.pid})
 
 
 @pytest.mark.parametrize(("engine", "source_port"), [("netlink", 7301), ("netlink", 40001), ("procfs", 7301)])

@@ -1,6 +1,7 @@
 """A socket changes hands: its creator passes it over a unix socket and is gone; the receiver goes on with it.
 
-Waits for a line on standard input before the connection is made, before it is passed and before the receiver uses it.
+Waits for a line on standard input before the connection is made, before it is passed and before each time that the
+receiver uses it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ def main() -> None:
     parser.add_argument("address")
     parser.add_argument("port", type=int)
     parser.add_argument("--udp", action="store_true")
+    parser.add_argument("--uses", type=int, default=2)
     options = parser.parse_args()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     wait_for_line()
@@ -35,10 +37,11 @@ def main() -> None:
     _, descriptors, _, _ = socket.recv_fds(ours, 16, 1)
     os.waitpid(creator, 0)
     tell("passed", creator=creator)
-    wait_for_line()
     with socket.socket(fileno=descriptors[0]) as sock:
-        exchange(sock)
-        tell("used", local=end(sock.getsockname()))
+        for _ in range(options.uses):
+            wait_for_line()
+            exchange(sock)
+            tell("used", local=end(sock.getsockname()))
         wait_for_line()
 
 
