@@ -11,34 +11,27 @@ import numpy as np
 from pktproc.attribution.answers import AttributedBatch
 from pktproc.attribution.clocks import monotonic_offset_ns
 from pktproc.attribution.endings import Exit
+from pktproc.attribution.ends import FORWARDED, NOT_IP, destination_end, sent_by_kernel, source_end
 from pktproc.attribution.engine import Ends, Engine, Query, asked_ends
 from pktproc.attribution.index import ConnectionIndex
 from pktproc.attribution.locality import REFRESH_NS, AddressBook, is_multicast
-from pktproc.attribution.lookahead import Sighting, sender_query
-from pktproc.model import Attribution, Direction, Flow, Interface, PacketType, Protocol, Reason
+from pktproc.attribution.lookahead import Sighting
+from pktproc.model import Attribution, Direction, Flow, Interface, PacketType, Reason
 from pktproc.packets.batch import PacketBatch, one_packet
 from pktproc.packets.decode import decode
 from pktproc.packets.flows import FlowTable, distinct_flows
 from pktproc.packets.fragments import FragmentTable
+from pktproc.packets.headers import TCP_RST
 from pktproc.packets.linktypes import LINKTYPE_ETHERNET
 from pktproc.packets.openings import Opening, openings
 
-_ECHO_REQUESTS: dict[int, int] = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
-_ECHO_REPLIES: dict[int, int] = {Protocol.ICMP: 0, Protocol.ICMPV6: 129}
-# Protocols that the kernel speaks by itself unless a raw socket does: IGMP, IP in IP, IPv6 in IP, GRE, ESP, AH, L2TP.
-_KERNEL_PROTOCOLS = frozenset({2, 4, 41, 47, 50, 51, 115})
-_TCP_RST = 0x04
 MAX_KNOWN_FLOWS = 1 << 15
 
 # Ethernet, IPv4 and TCP headers with all addresses and ports zero, flag SYN.
 _BLANK_SYN = bytes(12) + bytes.fromhex("0800 45000028 00000000 4006") + bytes(23) + b"\x02" + bytes(6)
 
-_NOT_IP = Attribution(reason=Reason.NOT_IP)
-_FORWARDED = Attribution(reason=Reason.FORWARDED)
 _OTHER_NAMESPACE = Attribution(reason=Reason.OTHER_NAMESPACE)
 _AMBIGUOUS = Attribution(reason=Reason.AMBIGUOUS)
-_KERNEL = Attribution(reason=Reason.KERNEL)
-_NO_PORTS = Attribution(reason=Reason.NOT_COVERED)
 
 
 class _Ends(NamedTuple):
@@ -183,38 +176,26 @@ class BatchAttributor:
     def _sender(
         self, attributed: AttributedBatch, position: int, flow: Flow, answer: Attribution | None
     ) -> Attribution | None:
-        """Return the sender's answer, where no socket was found corrected for what the kernel sends by itself."""
-        if answer is None or answer.reason not in (Reason.NO_SOCKET, Reason.CLOSED):
-            return answer
-        if flow.protocol in _KERNEL_PROTOCOLS:
-            return _KERNEL
-        if flow.protocol == Protocol.TCP:
-            flags = attributed.columns.tcp_flags[attributed.flow_of == position]
-            if (flags & _TCP_RST).all():
-                return _KERNEL
-        if flow.protocol in _ECHO_REQUESTS and flow.icmp_type != _ECHO_REQUESTS[flow.protocol]:
-            return _KERNEL
-        return answer
+        """Return the sender's answer, corrected for what the kernel sends by itself."""
+        if answer is None:
+            return None
+        return sent_by_kernel(flow, attributed.columns.tcp_flags, attributed.flow_of == position, answer)
 
     def _ends(self, flow: Flow) -> _Ends:
         source_here, destination_here = _HERE[Direction(flow.direction)]
         if flow.protocol < 0:
-            return _Ends(_NOT_IP if source_here else None, _NOT_IP if destination_here else None)
+            return _Ends(NOT_IP if source_here else None, NOT_IP if destination_here else None)
         source = self._source(flow, here=source_here)
         destination = self._destination(flow, here=destination_here)
         if source is None and destination is None:
-            return _Ends(_FORWARDED, _FORWARDED)
+            return _Ends(FORWARDED, FORWARDED)
         return _Ends(source, destination)
 
     def _source(self, flow: Flow, *, here: bool) -> Attribution | Query | None:
         home = self._home(flow, flow.source_address, here=here)
         if not isinstance(home, int):
             return home
-        if flow.quoted is not None or flow.icmp_type == _ECHO_REPLIES.get(flow.protocol, -2):
-            return _KERNEL
-        if not flow.ports_known:
-            return _NO_PORTS
-        return sender_query(flow, home, flow.ifindex if home == flow.netns else 0)
+        return source_end(flow, home, flow.ifindex if home == flow.netns else 0)
 
     def _destination(self, flow: Flow, *, here: bool) -> Attribution | Query | None:
         address = flow.destination_address
@@ -222,29 +203,7 @@ class BatchAttributor:
         home = flow.netns if fan_out else self._home(flow, address, here=here)
         if not isinstance(home, int):
             return home
-        if flow.quoted is not None:
-            return self._quoted_sender(flow.quoted, home)
-        is_icmp = flow.protocol in _ECHO_REPLIES
-        if (is_icmp and flow.icmp_type != _ECHO_REPLIES[flow.protocol]) or flow.protocol in _KERNEL_PROTOCOLS:
-            return _KERNEL
-        if not flow.ports_known:
-            return _NO_PORTS
-        return Query(
-            netns=home,
-            protocol=flow.protocol,
-            local_address=address,
-            local_port=flow.destination_port,
-            remote_address=flow.source_address,
-            remote_port=flow.source_port,
-            ifindex=flow.ifindex if home == flow.netns else 0,
-            fan_out=fan_out,
-        )
-
-    def _quoted_sender(self, quoted: Flow, home: int) -> Attribution | Query:
-        """Return the query for who sent the packet that an ICMP error is about."""
-        if not quoted.ports_known:
-            return _NO_PORTS
-        return sender_query(quoted, home, 0)
+        return destination_end(flow, home, flow.ifindex if home == flow.netns else 0, fan_out=fan_out)
 
     def _home(self, flow: Flow, address: bytes, *, here: bool) -> Attribution | int | None:
         """Return the namespace in which an end lives, None if it is not on this host."""
@@ -288,12 +247,12 @@ def _opened(
 
 def _has_stranger(ends: list[_Ends]) -> bool:
     """Say whether some flow has an end of which it is not known where it lives."""
-    return any(end is None or end is _FORWARDED for pair in ends for end in pair)
+    return any(end is None or end is FORWARDED for pair in ends for end in pair)
 
 
 def _reset(attributed: AttributedBatch, asked: list[tuple[Query, int]]) -> frozenset[Ends]:
     """Return the ends of connections that an RST ended in this block, in whichever direction."""
-    rows = np.flatnonzero(attributed.columns.tcp_flags & _TCP_RST)
+    rows = np.flatnonzero(attributed.columns.tcp_flags & TCP_RST)
     if not len(rows):
         return frozenset()
     flows = set(attributed.flow_of[rows].tolist())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from cachetools import TTLCache
 
+from pktproc.attribution.ends import sender_query
 from pktproc.attribution.engine import Engine, Holdings, Query
 from pktproc.attribution.matching import select
 from pktproc.model import UNSPECIFIED_V4, Flow, Match, Protocol, Socket
@@ -66,17 +67,3 @@ class LookAhead:
             if inodes or flow.protocol == Protocol.TCP:
                 found.append(Sighting(query, selection.sockets, self._engine.newcomers(inodes), packet_ns, asked_ns))
         return found
-
-
-def sender_query(flow: Flow, netns: int, ifindex: int) -> Query:
-    """Return the query for the source of a flow, whose socket is in namespace `netns`."""
-    return Query(
-        netns=netns,
-        protocol=flow.protocol,
-        local_address=flow.source_address,
-        local_port=flow.source_port,
-        remote_address=flow.destination_address,
-        remote_port=flow.destination_port,
-        ifindex=ifindex,
-        outgoing=True,
-    )

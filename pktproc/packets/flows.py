@@ -13,10 +13,8 @@ import numpy.typing as npt
 from pktproc.model import Direction, Flow, Interface, PacketType
 from pktproc.packets.batch import Column, PacketBatch
 from pktproc.packets.columns import Columns
+from pktproc.packets.headers import TCP_ACK, TCP_SYN
 from pktproc.packets.network import NOT_IP
-
-_SYN = 2
-_ACK = 16
 
 _DIRECTION = np.full(256, Direction.UNKNOWN, np.uint8)
 _DIRECTION[[PacketType.HOST, PacketType.BROADCAST, PacketType.MULTICAST]] = Direction.INCOMING
@@ -103,7 +101,7 @@ def distinct_flows(batch: PacketBatch, columns: Columns, multipliers: Multiplier
         quoted += _number_quoted(batch, columns, columns.quoted, words, multipliers)
     flow_of, first = group(words.T, multipliers)
     flows = _flows(words, first, interfaces, batch.interface[first], quoted)
-    opening = (columns.tcp_flags & (_SYN | _ACK)) == _SYN
+    opening = (columns.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN
     syn = np.zeros(len(first), bool)
     if opening.any():
         syn[flow_of[opening]] = True

@@ -87,6 +87,9 @@ TCP_SEQUENCE = np.dtype([("sequence", ">u4")])
 TCP_OFFSET_FLAGS = np.dtype([("offset", "u1"), ("flags", "u1")])
 """Bytes 12 and 13 of a TCP header (RFC 9293 section 3.1)."""
 
+TCP_SYN, TCP_RST, TCP_ACK = 0x02, 0x04, 0x10
+"""Bits of `flags`."""
+
 DCCP_OFFSET = np.dtype([("offset", "u1")])
 """Byte 4 of a DCCP header: its length in 32-bit words (RFC 4340 section 5.1)."""
 

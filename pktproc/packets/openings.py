@@ -10,9 +10,8 @@ from pktproc.model import Flow, Protocol
 from pktproc.packets.batch import PacketBatch
 from pktproc.packets.columns import Columns
 from pktproc.packets.flows import FlowTable
-from pktproc.packets.headers import TCP_SEQUENCE, gather
+from pktproc.packets.headers import TCP_ACK, TCP_SEQUENCE, TCP_SYN, gather
 
-_SYN, _SYN_ACK = 0x02, 0x12
 _SEQUENCE_AT = 4
 
 _Path = tuple[int, bytes, int, bytes, int]
@@ -36,7 +35,7 @@ def openings(batch: PacketBatch, columns: Columns, table: FlowTable) -> list[Ope
     A SYN with the sequence number of the one before it is that one again, sent again or seen on another interface; any
     other begins another connection (RFC 9293 sections 3.4 and 3.8).
     """
-    rows = np.flatnonzero((columns.tcp_flags & _SYN_ACK) == _SYN)
+    rows = np.flatnonzero((columns.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
     if not len(rows):
         return []
     end = (batch.offset + batch.captured_bytes)[rows]

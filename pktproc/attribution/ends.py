@@ -1,0 +1,76 @@
+"""What an end of a flow calls for, once it is known where it lives: a look for its socket, or an answer at once."""
+
+from __future__ import annotations
+
+from pktproc.attribution.engine import Query
+from pktproc.model import Attribution, Flow, Protocol, Reason
+from pktproc.packets.batch import Column
+from pktproc.packets.headers import TCP_RST
+
+_ECHO_REQUESTS: dict[int, int] = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
+_ECHO_REPLIES: dict[int, int] = {Protocol.ICMP: 0, Protocol.ICMPV6: 129}
+# Protocols that the kernel speaks by itself unless a raw socket does: IGMP, IP in IP, IPv6 in IP, GRE, ESP, AH, L2TP.
+_KERNEL_PROTOCOLS = frozenset({2, 4, 41, 47, 50, 51, 115})
+
+NOT_IP = Attribution(reason=Reason.NOT_IP)
+FORWARDED = Attribution(reason=Reason.FORWARDED)
+_KERNEL = Attribution(reason=Reason.KERNEL)
+_NO_PORTS = Attribution(reason=Reason.NOT_COVERED)
+
+
+def sender_query(flow: Flow, netns: int, ifindex: int) -> Query:
+    """Return the query for the source of a flow, whose socket is in namespace `netns`."""
+    return Query(
+        netns=netns,
+        protocol=flow.protocol,
+        local_address=flow.source_address,
+        local_port=flow.source_port,
+        remote_address=flow.destination_address,
+        remote_port=flow.destination_port,
+        ifindex=ifindex,
+        outgoing=True,
+    )
+
+
+def source_end(flow: Flow, netns: int, ifindex: int) -> Attribution | Query:
+    """Return what the source of an IP flow calls for, which lives in namespace `netns`; `ifindex` is 0 for any."""
+    if flow.quoted is not None or flow.icmp_type == _ECHO_REPLIES.get(flow.protocol, -2):
+        return _KERNEL
+    return sender_query(flow, netns, ifindex) if flow.ports_known else _NO_PORTS
+
+
+def destination_end(flow: Flow, netns: int, ifindex: int, *, fan_out: bool) -> Attribution | Query:
+    """Return what the destination of an IP flow calls for; for an ICMP error that is who sent the packet quoted."""
+    if flow.quoted is not None:
+        return sender_query(flow.quoted, netns, 0) if flow.quoted.ports_known else _NO_PORTS
+    is_icmp = flow.protocol in _ECHO_REPLIES
+    if (is_icmp and flow.icmp_type != _ECHO_REPLIES[flow.protocol]) or flow.protocol in _KERNEL_PROTOCOLS:
+        return _KERNEL
+    if not flow.ports_known:
+        return _NO_PORTS
+    return Query(
+        netns=netns,
+        protocol=flow.protocol,
+        local_address=flow.destination_address,
+        local_port=flow.destination_port,
+        remote_address=flow.source_address,
+        remote_port=flow.source_port,
+        ifindex=ifindex,
+        fan_out=fan_out,
+    )
+
+
+def sent_by_kernel(flow: Flow, tcp_flags: Column, rows: Column, answer: Attribution) -> Attribution:
+    """Return the answer for a sender, or `kernel` where no socket was found for what the kernel sends by itself.
+
+    `tcp_flags` is a block's column and `rows`, an index or a mask, says which packets of it are the flow's.
+    """
+    if answer.reason not in (Reason.NO_SOCKET, Reason.CLOSED):
+        return answer
+    if flow.protocol in _KERNEL_PROTOCOLS:
+        return _KERNEL
+    if flow.protocol == Protocol.TCP and (tcp_flags[rows] & TCP_RST).all():
+        return _KERNEL
+    if flow.protocol in _ECHO_REQUESTS and flow.icmp_type != _ECHO_REQUESTS[flow.protocol]:
+        return _KERNEL
+    return answer
