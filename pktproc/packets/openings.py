@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -29,31 +30,45 @@ class Opening(NamedTuple):
     mixed: bool
 
 
+class Syn(NamedTuple):
+    """A TCP SYN without ACK: its row, the index of its flow, and its sequence number."""
+
+    row: int
+    position: int
+    sequence: int
+
+
+def syns(batch: PacketBatch, columns: Columns, table: FlowTable) -> Iterator[Syn]:
+    """Yield the SYNs of a block in order; one that does not show its sequence number has 0."""
+    rows = np.flatnonzero((columns.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+    if not len(rows):
+        return
+    end = (batch.offset + batch.captured_bytes)[rows]
+    position = np.where(columns.transport_offset[rows] < 0, -1, columns.transport_offset[rows] + _SEQUENCE_AT)
+    headers, _ = gather(batch.data, position, end, TCP_SEQUENCE)
+    yield from map(Syn, rows.tolist(), table.flow_of[rows].tolist(), headers["sequence"].tolist())
+
+
 def openings(batch: PacketBatch, columns: Columns, table: FlowTable) -> list[Opening]:
     """Return the flows of a block that a SYN begins.
 
     A SYN with the sequence number of the one before it is that one again, sent again or seen on another interface; any
     other begins another connection (RFC 9293 sections 3.4 and 3.8).
     """
-    rows = np.flatnonzero((columns.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
-    if not len(rows):
+    begins: dict[_Path, Syn] = {}
+    opened: dict[int, _Path] = {}
+    for syn in syns(batch, columns, table):
+        path = opened[syn.position] = _path(table.flows[syn.position])
+        if path not in begins or begins[path].sequence != syn.sequence:
+            begins[path] = syn
+    if not opened:
         return []
-    end = (batch.offset + batch.captured_bytes)[rows]
-    position = np.where(columns.transport_offset[rows] < 0, -1, columns.transport_offset[rows] + _SEQUENCE_AT)
-    headers, _ = gather(batch.data, position, end, TCP_SEQUENCE)
-    begins: dict[_Path, tuple[int, int]] = {}
-    opened = table.flow_of[rows].tolist()
-    for flow, sequence, row in zip(opened, headers["sequence"].tolist(), rows.tolist(), strict=True):
-        path = _path(table.flows[flow])
-        if path not in begins or begins[path][0] != sequence:
-            begins[path] = sequence, row
     first = _first_rows(table)
     found = []
-    for flow in dict.fromkeys(opened):
-        path = _path(table.flows[flow])
-        row = begins[path][1]
+    for position, path in opened.items():
+        row = begins[path].row
         earliest = min(first[path], first.get(_way_back(path), row))
-        found.append(Opening(flow, int(batch.time_ns[row]), earliest < row))
+        found.append(Opening(position, int(batch.time_ns[row]), earliest < row))
     return found
 
 
