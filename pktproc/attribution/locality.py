@@ -27,6 +27,11 @@ def is_loopback(address: bytes) -> bool:
     return address == _LOOPBACK_V6 or (address.startswith(V4_MAPPED_PREFIX) and address[12] == 127)
 
 
+def is_broadcast_everywhere(address: bytes) -> bool:
+    """Say whether a 16-byte address is 255.255.255.255, the broadcast address of any network (RFC 919)."""
+    return address == _EVERYONE_V4
+
+
 class AddressBook:
     """Know which namespace of this host has which address; `clock` returns monotonic nanoseconds."""
 
@@ -62,7 +67,7 @@ class AddressBook:
 
     def is_broadcast(self, netns: int, address: bytes) -> bool:
         """Say whether a namespace takes packets to this address as broadcasts."""
-        return address == _EVERYONE_V4 or address in self._spaces.get(netns, _NOWHERE).broadcast
+        return is_broadcast_everywhere(address) or address in self._spaces.get(netns, _NOWHERE).broadcast
 
     def elsewhere(self, netns: int, address: bytes) -> list[int]:
         """Return the other namespaces of this host that have an address; none for loopback addresses."""

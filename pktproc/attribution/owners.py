@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from cachetools import LRUCache, TTLCache
 
@@ -124,18 +125,11 @@ class Owners:
         owners = [self._owners_of(socket) for socket in selection.sockets]
         if len(owners) == 1 == len(owners[0]):
             return Attribution(owners[0][0], selection.match, evidence, holders=owners[0])
-        known = [owner for owner in owners if owner]
-        if not known:
+        if not any(owners):
             reason, final = self._holders.why_not(selection.sockets)
             return Attribution(reason=reason, evidence=evidence, final=final)
-        holders = tuple(dict.fromkeys(process for owner in known for process in owner))
-        if len(known) < len(owners) or (len({frozenset(o) for o in known}) > 1 and not fan_out):
-            waits = selection.match is Match.LISTENER
-            return Attribution(reason=Reason.AMBIGUOUS, evidence=evidence, holders=holders, final=not waits)
-        if len(holders) > 1:
-            settled = selection.match is not Match.LISTENER
-            return Attribution(holders[0], Match.SHARED, evidence, holders=holders, final=settled)
-        return Attribution(holders[0], selection.match, evidence, holders=holders)
+        named = name_owners(owners, selection.match, evidence, fan_out=fan_out)
+        return replace(named, final=False) if _may_pass_on(selection, named) else named
 
     def _attribute_raw(self, query: Query, selection: Selection, *, steady: bool) -> Attribution:
         """Name the user of a raw socket, which nothing ties to a packet but its protocol.
@@ -166,3 +160,21 @@ class Owners:
         if held:
             self._last[socket.id] = held
         return held
+
+
+def _may_pass_on(selection: Selection, named: Attribution) -> bool:
+    """Say whether a connection that nobody has accepted yet may soon have fewer owners than its listener."""
+    return selection.match is Match.LISTENER and (named.process is None or named.match is Match.SHARED)
+
+
+def name_owners(owners: Sequence[tuple[Process, ...]], match: Match, evidence: str, *, fan_out: bool) -> Attribution:
+    """Name the owners of sockets that fit equally well, some of which may be unknown (empty), but not all.
+
+    Sockets of different owners are `ambiguous`, unless the packet reaches all of them (`fan_out`).
+    """
+    holders = tuple(dict.fromkeys(process for owner in owners for process in owner))
+    if not all(owners) or (len({frozenset(owner) for owner in owners}) > 1 and not fan_out):
+        return Attribution(reason=Reason.AMBIGUOUS, evidence=evidence, holders=holders)
+    if len(holders) > 1:
+        return Attribution(holders[0], Match.SHARED, evidence, holders=holders)
+    return Attribution(holders[0], match, evidence, holders=holders)

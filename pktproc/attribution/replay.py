@@ -1,0 +1,159 @@
+"""Name the ends of recorded packets by saved evidence, at each packet's own time. The live tables are never asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from pktproc.attribution.answers import AttributedBatch
+from pktproc.attribution.ends import sent_by_kernel
+from pktproc.attribution.eras import Eras, pair_of
+from pktproc.attribution.history import History
+from pktproc.attribution.recorded_ends import Ends, EndSearch, Timelines
+from pktproc.attribution.recorded_host import RecordedHost
+from pktproc.attribution.steps import Step
+from pktproc.model import Flow, Protocol
+from pktproc.packets.batch import Column, PacketBatch
+from pktproc.packets.decode import decode
+from pktproc.packets.flows import distinct_flows
+from pktproc.packets.fragments import FragmentTable
+from pktproc.packets.headers import TCP_RST
+
+NS_PER_S = 1_000_000_000
+DEFAULT_TOLERANCE_NS = 2 * NS_PER_S
+MAX_KNOWN_FLOWS = 1 << 15
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of a flow: its answers with the time for which they hold, and the timelines that they rest on."""
+
+    answers: Step[Ends] | None = None
+    timelines: Timelines = field(default_factory=dict)
+
+
+class ReplayAttributor:
+    """Name the ends of blocks of recorded packets.
+
+    `histories` are the saved evidence, one for each host. `skew_ns` is added to the time of a packet to get that of
+    the record. A fact whose beginning or end nobody saw is taken to have held for `tolerance_ns` more.
+    """
+
+    def __init__(
+        self, histories: Iterable[History], *, skew_ns: int = 0, tolerance_ns: int = DEFAULT_TOLERANCE_NS
+    ) -> None:
+        self._hosts = [RecordedHost(history, tolerance_ns) for history in histories]
+        self._skew_ns = skew_ns
+        self._fragments = FragmentTable()
+        self._eras = Eras()
+        self._flows: dict[Flow, _Known] = {}
+
+    def attribute(self, batch: PacketBatch) -> AttributedBatch:
+        """Decode a block and answer for both ends of each of its flows.
+
+        A flow whose owners change within the block stands in it once for each of them.
+        """
+        columns = decode(batch, self._fragments)
+        table = distinct_flows(batch, columns)
+        attributed = AttributedBatch(
+            batch=batch,
+            columns=columns,
+            flow_of=table.flow_of,
+            flows=table.flows,
+            first=table.first,
+            source=[None] * len(table),
+            destination=[None] * len(table),
+        )
+        if not len(table):
+            return attributed
+        time_ns = batch.time_ns + self._skew_ns
+        if table.syn.any():
+            begun = self._eras.note(time_ns, batch, columns, table)
+            for flow in table.flows:
+                if flow.protocol == Protocol.TCP and pair_of(flow) in begun:
+                    self._flows.pop(flow, None)
+        return self._fill(attributed, time_ns)
+
+    def _fill(self, attributed: AttributedBatch, time_ns: Column) -> AttributedBatch:
+        first_ns, last_ns = int(time_ns.min()), int(time_ns.max())
+        changing: list[int] = []
+        for position, flow in enumerate(attributed.flows):
+            known = self._flows.get(flow)
+            answers = known.answers if known else None
+            if answers is None or not answers.holds(first_ns, last_ns):
+                changing.append(position)
+            else:
+                self._put(attributed, position, answers.value)
+        if changing:
+            attributed = self._split(attributed, changing, time_ns)
+        while len(self._flows) > MAX_KNOWN_FLOWS:
+            del self._flows[next(iter(self._flows))]
+        return attributed
+
+    def _put(self, attributed: AttributedBatch, position: int, ends: Ends) -> None:
+        source = ends.source
+        if source and source.reason:
+            rows = attributed.first[position : position + 1]
+            if (attributed.columns.tcp_flags[rows] & TCP_RST).any():
+                rows = np.flatnonzero(attributed.flow_of == position)
+            source = sent_by_kernel(attributed.flows[position], attributed.columns.tcp_flags, rows, source)
+        attributed.source[position], attributed.destination[position] = source, ends.destination
+
+    def _split(self, attributed: AttributedBatch, positions: Sequence[int], time_ns: Column) -> AttributedBatch:
+        """Answer for flows stretch by stretch; all but the first of each become flows of their own in the block."""
+        order = np.lexsort((time_ns, attributed.flow_of))
+        wanted = np.array(positions, np.int64)
+        begin = np.searchsorted(attributed.flow_of, wanted, sorter=order).tolist()
+        end = np.searchsorted(attributed.flow_of, wanted + 1, sorter=order).tolist()
+        split = _Split(attributed)
+        for position, rows in zip(positions, map(order.__getitem__, map(slice, begin, end)), strict=True):
+            for ends, part in self._stretches(attributed.flows[position], rows, time_ns[rows]):
+                split.add(position, ends, part)
+        attributed = split.renumbered()
+        for position, ends in split.answers.items():
+            self._put(attributed, position, ends)
+        return attributed
+
+    def _stretches(self, flow: Flow, rows: Column, times: Column) -> Iterator[tuple[Ends, Column]]:
+        """Yield the answers for the packets of a flow, which are in order of time, with the rows that they are for."""
+        done = 0
+        while done < len(rows):
+            answers = self._answers(flow, int(times[done]))
+            until_ns = answers.until_ns
+            upto = len(rows) if until_ns is None else max(done + 1, int(np.searchsorted(times, until_ns)))
+            yield answers.value, rows[done:upto]
+            done = upto
+
+    def _answers(self, flow: Flow, time_ns: int) -> Step[Ends]:
+        known = self._flows.setdefault(flow, _Known())
+        begins = self._eras.of(flow) if flow.protocol == Protocol.TCP else []
+        known.answers = EndSearch(self._hosts, time_ns, begins, known.timelines).ends(flow)
+        return known.answers
+
+
+class _Split:
+    """Number the packets of a block anew where the answers for a flow change; `answers` are those by flow."""
+
+    def __init__(self, attributed: AttributedBatch) -> None:
+        self.answers: dict[int, Ends] = {}
+        self._attributed = attributed
+        self._flow_of = attributed.flow_of.copy()
+        self._first = attributed.first.tolist()
+
+    def add(self, position: int, ends: Ends, rows: Column) -> None:
+        """Add the answers for some packets of a flow; the first ones keep its number."""
+        if position in self.answers:
+            flow = self._attributed.flows[position]
+            position = len(self._attributed.flows)
+            self._attributed.flows.append(flow)
+            self._attributed.source.append(None)
+            self._attributed.destination.append(None)
+            self._first.append(int(rows.min()))
+            self._flow_of[rows] = position
+        self.answers[position] = ends
+
+    def renumbered(self) -> AttributedBatch:
+        """Return the block with the new numbers."""
+        return replace(self._attributed, flow_of=self._flow_of, first=np.array(self._first, np.int64))
