@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from pktproc.cli.print_options import with_print_options
+from pktproc.cli.selection_options import with_selection_options
 from pktproc.cli.sniff_options import EPILOG, SniffCommand, SniffOptions
 
 _IN_OUT = click.Choice(["in", "out", "inout"])
@@ -26,24 +28,8 @@ _IN_OUT = click.Choice(["in", "out", "inout"])
 @click.option("-c", "count", type=click.IntRange(1), metavar="N", help="Exit after N packets.")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Exit after S seconds.")
 @click.option("--engine", type=click.Choice(["auto", "netlink", "procfs"]), default="auto", help="Source of facts.")
-@click.option("--pid", "pids", multiple=True, type=int, metavar="PID", help="Only packets of this process.")
-@click.option("--name", "names", multiple=True, metavar="GLOB", help="Only packets of processes with such a name.")
-@click.option("--user", "users", multiple=True, metavar="USER", help="Only packets of this user's processes.")
-@click.option("--container", "containers", multiple=True, metavar="ID", help="Only packets of this container.")
-@click.option("--follow", is_flag=True, help="Descendants of the selected processes too.")
-@click.option("--json", "as_json", is_flag=True, help="JSON lines with Elastic Common Schema names.")
-@click.option("--no-cmdline", is_flag=True, help="Leave command lines, which can hold secrets, out.")
-@click.option("-v", "--verbose", count=True, help="Exe, command line, user, parent, container; -vv dissects in full.")
-@click.option("-q", "--quiet", is_flag=True, help="Shorter lines.")
-@click.option("-e", "link", is_flag=True, help="Show the link-level header.")
-@click.option("-n", "numeric", count=True, help="Show ports as numbers; addresses always are.")
-@click.option("-t", "times", count=True, help="No time; -tt seconds since the epoch; -tttt date and time.")
-@click.option("--nano", is_flag=True, help="Nanoseconds in times.")
-@click.option("-x", "hexes", count=True, help="Hex dump; -xx with the link-level header.")
-@click.option("-X", "hex_asciis", count=True, help="Hex and ASCII dump; -XX with the link-level header.")
-@click.option("-A", "ascii_", is_flag=True, help="ASCII dump.")
-@click.option("--color", "--colour", "colour", type=click.Choice(["auto", "always", "never"]), default="auto",
-              help="Colour names [auto: on a terminal, unless NO_COLOR is set].")  # fmt: skip
+@with_selection_options
+@with_print_options
 @click.option("-l", "--line-buffered", is_flag=True, help="Accepted for tcpdump's sake: output is never held back.")
 @click.option("--print", "print_", is_flag=True, help="Print packets (the default).")
 @click.option("-Z", "--relinquish-privileges", "user", metavar="USER",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import click
 
+from pktproc.cli.print_options import PrintOptions
+from pktproc.cli.selection_options import SelectionOptions
 from pktproc.errors import UsageError
 
 EPILOG = """\b
@@ -32,9 +31,6 @@ Unknown ends and why:
 Ctrl-C ends with a summary: packets received, dropped by the kernel, attributed, and the reasons.
 """
 
-TimeFormat = Literal["time", "epoch", "date", "none"]
-Dump = Literal["", "x", "xx", "X", "XX", "A"]
-_TIMES: dict[int, TimeFormat] = {0: "time", 1: "none", 2: "epoch", 4: "date"}
 _COMMAND_KEY = "pktproc.command"
 
 
@@ -67,28 +63,16 @@ class SniffOptions:
     count: int | None
     duration_s: float | None
     engine: str
-    pids: frozenset[int]
-    names: tuple[str, ...]
-    uids: frozenset[int]
-    containers: tuple[str, ...]
-    follow: bool
-    as_json: bool
-    cmdline: bool
-    verbose: int
-    quiet: bool
-    link: bool
-    numeric: bool
-    time_format: TimeFormat
-    nano: bool
-    dump: Dump
-    colour: bool
+    selection: SelectionOptions
+    printing: PrintOptions
     user: str | None
 
     @classmethod
     def of(cls, context: click.Context, words: Sequence[str], chosen: Mapping[str, Any]) -> Self:
         """Return the options that the command line chose; raise `UsageError` for what does not go together."""
         program = context.meta.get(_COMMAND_KEY, ())
-        if program and (chosen["pids"] or chosen["names"] or chosen["users"] or chosen["containers"]):
+        selection = SelectionOptions.of(chosen)
+        if program and not selection.everything:
             raise UsageError("a command after -- already says whose packets to show: leave --pid, --name, ... out")
         return cls(
             interfaces=tuple(dict.fromkeys(chosen["interfaces"])) or ("any",),
@@ -102,21 +86,8 @@ class SniffOptions:
             count=chosen["count"],
             duration_s=chosen["duration"],
             engine=chosen["engine"],
-            pids=frozenset(chosen["pids"]),
-            names=chosen["names"],
-            uids=frozenset(_uid(user) for user in chosen["users"]),
-            containers=chosen["containers"],
-            follow=chosen["follow"],
-            as_json=chosen["as_json"],
-            cmdline=not chosen["no_cmdline"],
-            verbose=chosen["verbose"],
-            quiet=chosen["quiet"],
-            link=chosen["link"],
-            numeric=chosen["numeric"] > 0,
-            time_format=_time_format(chosen["times"]),
-            nano=chosen["nano"],
-            dump=_dump(chosen),
-            colour=_colour(chosen["colour"]),
+            selection=selection,
+            printing=PrintOptions.of(chosen),
             user=chosen["user"],
         )
 
@@ -131,35 +102,3 @@ def _expression(words: Sequence[str], file: Any) -> str:
         return str(file.read()).strip()
     except UnicodeError:
         raise UsageError(f"{file.name} holds no filter: it is not text") from None
-
-
-def _uid(user: str) -> int:
-    try:
-        return int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
-    except KeyError:
-        raise UsageError(f"no user {user!r} on this host: give a name or a number") from None
-
-
-def _time_format(count: int) -> TimeFormat:
-    if count not in _TIMES:
-        raise UsageError("times are shown with none of -t, or -t, -tt or -tttt")
-    return _TIMES[count]
-
-
-def _dump(chosen: Mapping[str, Any]) -> Dump:
-    kinds: list[Dump] = []
-    if chosen["hexes"]:
-        kinds.append("x" if chosen["hexes"] == 1 else "xx")
-    if chosen["hex_asciis"]:
-        kinds.append("X" if chosen["hex_asciis"] == 1 else "XX")
-    if chosen["ascii_"]:
-        kinds.append("A")
-    if len(kinds) > 1:
-        raise UsageError("choose one of -x, -X and -A")
-    return kinds[0] if kinds else ""
-
-
-def _colour(choice: str) -> bool:
-    if choice == "auto":
-        return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return choice == "always"

@@ -27,9 +27,7 @@ from pktproc.kernel import namespaces, privileges
 from pktproc.kernel.processes import ProcessReader
 from pktproc.live import LiveAttribution
 from pktproc.output.escape import escape
-from pktproc.output.jsonlines import JsonFormat
 from pktproc.output.stream import write_all
-from pktproc.output.text import TextFormat
 from pktproc.packets.batch import Column
 
 _NS_PER_S = 1_000_000_000
@@ -75,7 +73,7 @@ def run(options: SniffOptions) -> None:
     )
     if options.program and shutil.which(options.program[0]) is None:
         raise UsageError(f"no command {options.program[0]!r}: not found on PATH")
-    cmdline = options.cmdline
+    cmdline = options.printing.cmdline
     with LiveAttribution(capture, engine=options.engine, cmdline=cmdline) as live, _ended_by_signals(live):
         if options.user:
             privileges.become(options.user)
@@ -99,7 +97,7 @@ class _Session:
         self._options = options
         self._live = live
         self._tally = tally
-        self._format = _formatter(options)
+        self._format = options.printing.formatter()
         self._command = _start(options.program) if options.program else None
         selection = _selection(options, self._command)
         self._sieve = ProcessSieve(selection, ProcessReader(cmdline=False).read)
@@ -135,26 +133,11 @@ class _Session:
             self._live.stop(after_ns=GRACE_NS)
 
 
-def _formatter(options: SniffOptions) -> TextFormat | JsonFormat:
-    if options.as_json:
-        return JsonFormat(cmdline=options.cmdline)
-    return TextFormat(
-        verbose=options.verbose,
-        quiet=options.quiet,
-        link=options.link,
-        dump=options.dump,
-        colour=options.colour,
-        numeric=options.numeric,
-        time_format=options.time_format,
-        precision="nano" if options.nano else "micro",
-    )
-
-
 def _selection(options: SniffOptions, command: subprocess.Popen[bytes] | None) -> ProcessSelection:
     if command is not None:
         # Orphans among its descendants become this process's children.
         return ProcessSelection(pids=frozenset((command.pid, os.getpid())), follow=True)
-    return ProcessSelection(options.pids, options.names, options.uids, options.containers, follow=options.follow)
+    return options.selection.selection()
 
 
 def _start(program: tuple[str, ...]) -> subprocess.Popen[bytes]:
