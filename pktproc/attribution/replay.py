@@ -13,6 +13,7 @@ from pktproc.attribution.eras import Eras, pair_of
 from pktproc.attribution.history import History
 from pktproc.attribution.recorded_ends import Ends, EndSearch, Timelines
 from pktproc.attribution.recorded_host import RecordedHost
+from pktproc.attribution.skew import SkewGauge
 from pktproc.attribution.steps import Step
 from pktproc.model import Flow, Protocol
 from pktproc.packets.batch import Column, PacketBatch
@@ -38,7 +39,8 @@ class ReplayAttributor:
     """Name the ends of blocks of recorded packets.
 
     `histories` are the saved evidence, one for each host. `skew_ns` is added to the time of a packet to get that of
-    the record. A fact whose beginning or end nobody saw is taken to have held for `tolerance_ns` more.
+    the record. A fact whose beginning or end nobody saw is taken to have held for `tolerance_ns` more. `skew` tells
+    whether the clocks seem to be off yet.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class ReplayAttributor:
         self._skew_ns = skew_ns
         self._fragments = FragmentTable()
         self._eras = Eras()
+        self.skew = SkewGauge()
         self._flows: dict[Flow, _Known] = {}
 
     def attribute(self, batch: PacketBatch) -> AttributedBatch:
@@ -69,12 +72,23 @@ class ReplayAttributor:
         if not len(table):
             return attributed
         time_ns = batch.time_ns + self._skew_ns
-        if table.syn.any():
-            begun = self._eras.note(time_ns, batch, columns, table)
-            for flow in table.flows:
-                if flow.protocol == Protocol.TCP and pair_of(flow) in begun:
-                    self._flows.pop(flow, None)
-        return self._fill(attributed, time_ns)
+        if not table.syn.any():
+            return self._fill(attributed, time_ns)
+        begun = self._eras.note(time_ns, batch, columns, table)
+        for flow in table.flows:
+            if flow.protocol == Protocol.TCP and pair_of(flow) in begun:
+                self._flows.pop(flow, None)
+        attributed = self._fill(attributed, time_ns)
+        for position in np.flatnonzero(table.syn).tolist():
+            self._compare_clocks(table.flows[position])
+        return attributed
+
+    def _compare_clocks(self, flow: Flow) -> None:
+        """Compare when a flow's connection began here and in the record; where there were several, nothing tells."""
+        begins, known = self._eras.of(flow), self._flows.get(flow)
+        spans = [span for timeline in known.timelines.values() for span in timeline.connections] if known else []
+        if len(begins) == 1 and len(spans) == 1:
+            self.skew.note(begins[0][0], spans[0])
 
     def _fill(self, attributed: AttributedBatch, time_ns: Column) -> AttributedBatch:
         first_ns, last_ns = int(time_ns.min()), int(time_ns.max())

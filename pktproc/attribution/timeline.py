@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pktproc.attribution.engine import Query
 from pktproc.attribution.eras import WHOLE, End, Era, era_at
-from pktproc.attribution.history import Coverage, RecordedHolder, RecordedSocket
+from pktproc.attribution.history import Coverage, RecordedHolder, RecordedSocket, Span
 from pktproc.attribution.matching import TCP_LISTEN, select
 from pktproc.attribution.owners import name_owners
 from pktproc.attribution.steps import Step, Steps
@@ -59,6 +59,11 @@ class Timeline:
     def at(self, time_ns: int) -> Step[Attribution]:
         """Return the answer for a time and how long it holds."""
         return self._steps.at(time_ns)
+
+    @property
+    def connections(self) -> list[Span]:
+        """Return the times of the sockets that are connected with just these ends."""
+        return [recorded.span for recorded in self._exact]
 
     def _changes(self) -> Iterator[int]:
         """Yield the times at which the answer may change."""

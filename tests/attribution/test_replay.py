@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import ARP
@@ -233,6 +235,25 @@ def test_the_skew_of_the_capture_s_clock_is_taken_off(record: Record) -> None:
     packets = [(3, tcp(CLIENT, SERVER))]
     assert names(replay(record, packets)) == [("?no-socket", None)]
     assert names(replay(record, packets, skew=100)) == [("a", None)]
+
+
+def test_a_skew_that_all_connections_share_is_noticed(record: Record) -> None:
+    """The capture's clock is 100.4 s behind; looks were taken once a second."""
+    packets = []
+    for number in range(8):
+        client = (OURS, 40000 + number)
+        begin = 10 + number * 0.7
+        look = math.ceil(begin + 100.4)
+        record.saw(A, span(look, look + 5, after=look - 1, before=look + 6), client, SERVER)
+        packets.append((begin, tcp(client, SERVER, "S", number)))
+    attributor = ReplayAttributor([record])
+    attributor.attribute(file_batch(packets))
+    suggested = attributor.skew.suggestion_ns()
+    assert suggested is not None
+    assert abs(suggested - 100.4 * NS_PER_S) < 0.5 * NS_PER_S
+    again = ReplayAttributor([record], skew_ns=suggested)
+    assert {name for name, _ in names(ends_of(again.attribute(file_batch(packets))))} == {"a"}
+    assert again.skew.suggestion_ns() is None
 
 
 def test_an_icmp_error_belongs_to_who_sent_the_packet_in_it(record: Record) -> None:
