@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import click
 
+from pktproc.cli.filter_words import expression
 from pktproc.cli.print_options import PrintOptions
 from pktproc.cli.selection_options import SelectionOptions
 from pktproc.errors import UsageError
@@ -77,7 +78,7 @@ class SniffOptions:
         return cls(
             interfaces=tuple(dict.fromkeys(chosen["interfaces"])) or ("any",),
             netns=tuple(dict.fromkeys(chosen["netns"])),
-            expression=_expression(words, chosen["filter_file"]),
+            expression=expression(words, chosen["filter_file"]),
             program=program,
             way=chosen["way"],
             promiscuous=not chosen["no_promiscuous"],
@@ -90,15 +91,3 @@ class SniffOptions:
             printing=PrintOptions.of(chosen),
             user=chosen["user"],
         )
-
-
-def _expression(words: Sequence[str], file: Any) -> str:
-    expression = " ".join(words)
-    if file is None:
-        return expression
-    if expression:
-        raise UsageError("give the filter with -F or on the command line, not both")
-    try:
-        return str(file.read()).strip()
-    except UnicodeError:
-        raise UsageError(f"{file.name} holds no filter: it is not text") from None

@@ -5,12 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
 import click
 
@@ -20,7 +16,9 @@ from pktproc.attribution.selection import ProcessSelection, ProcessSieve
 from pktproc.capture.filter import ANY
 from pktproc.capture.interfaces import interfaces, states
 from pktproc.capture.live import CaptureOptions
+from pktproc.cli.signals import ended_by_signals
 from pktproc.cli.sniff_options import SniffOptions
+from pktproc.cli.talk import say
 from pktproc.cli.tally import Tally
 from pktproc.errors import PktprocError, UsageError
 from pktproc.kernel import namespaces, privileges
@@ -74,22 +72,22 @@ def run(options: SniffOptions) -> None:
     if options.program and shutil.which(options.program[0]) is None:
         raise UsageError(f"no command {options.program[0]!r}: not found on PATH")
     cmdline = options.printing.cmdline
-    with LiveAttribution(capture, engine=options.engine, cmdline=cmdline) as live, _ended_by_signals(live):
+    with LiveAttribution(capture, engine=options.engine, cmdline=cmdline) as live, ended_by_signals(live.stop):
         if options.user:
             privileges.become(options.user)
         live.start()
         gc.freeze()  # what was loaded until here stays; to look through it again and again stalls the walk for 10 ms
         for note in live.notes:
-            _say(note)
+            say(note)
         place = f" in {', '.join(options.netns)}" if options.netns else ""
-        _say(f"listening on {', '.join(map(escape, capture.interfaces))}{place}, engine {live.engine.name}")
+        say(f"listening on {', '.join(map(escape, capture.interfaces))}{place}, engine {live.engine.name}")
         tally = Tally()
         try:
             _Session(options, live, tally).run()
         finally:
             click.echo(tally.text(live.statistics()), err=True, nl=False)
             for shortfall in live.shortfalls():
-                _say(shortfall)
+                say(shortfall)
 
 
 class _Session:
@@ -147,24 +145,3 @@ def _start(program: tuple[str, ...]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(program, stdout=sys.stderr.fileno())
     except OSError as error:
         raise PktprocError(f"cannot start {program[0]!r}: {error.strerror}") from error
-
-
-@contextmanager
-def _ended_by_signals(live: LiveAttribution) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the capture; a second one ends the process at once."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        del frame
-        live.stop()
-        signal.signal(number, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _say(text: str) -> None:
-    click.echo(f"pktproc: {text}", err=True)

@@ -21,6 +21,8 @@ class Tally:
 
     def __init__(self) -> None:
         self.shown = 0
+        self.shown_bytes = 0
+        self.attributed_bytes = 0
         self.hidden = 0
         self.attributed = 0
         self.reasons: Counter[str] = Counter()
@@ -28,11 +30,15 @@ class Tally:
     def add(self, attributed: AttributedBatch, rows: Column) -> None:
         """Count the packets of these rows."""
         self.shown += len(rows)
-        packets = np.bincount(attributed.flow_of[rows], minlength=len(attributed.flows)).tolist()
-        for count, *ends in zip(packets, attributed.source, attributed.destination, strict=True):
+        flow_of, wire_bytes = attributed.flow_of[rows], attributed.batch.wire_bytes[rows]
+        packets = np.bincount(flow_of, minlength=len(attributed.flows)).tolist()
+        sizes = np.bincount(flow_of, wire_bytes, minlength=len(attributed.flows)).tolist()
+        self.shown_bytes += int(wire_bytes.sum())
+        for count, size, *ends in zip(packets, sizes, attributed.source, attributed.destination, strict=True):
             here = [end for end in ends if end is not None]
             if any(end.process for end in here):
                 self.attributed += count
+                self.attributed_bytes += int(size)
             for end in here:
                 if end.reason:
                     self.reasons[end.reason] += count
@@ -48,17 +54,27 @@ class Tally:
         self.hidden += int((np.array(unknown, bool)[attributed.flow_of] & hidden).sum())
 
     def text(self, statistics: Statistics) -> str:
-        """Return the summary, one fact a line."""
+        """Return the summary of a live capture, one fact a line."""
         lines = [
             f"{self.shown} packets shown",
             f"{statistics.received} packets received by filter",
             f"{statistics.dropped} packets dropped by kernel",
             f"{self.attributed} packets attributed",
         ]
-        if self.hidden:
-            lines.append(f"{self.hidden} packets of unknown owners not shown")
-        lines += [f"{count} ends {reason}" for reason, count in self.reasons.most_common() if count]
-        return "\n".join(lines) + "\n"
+        return _text(lines + self._unknown())
+
+    def text_of_file(self) -> str:
+        """Return the summary of packets from a file, one fact a line."""
+        packets, size = _share(self.attributed, self.shown), _share(self.attributed_bytes, self.shown_bytes)
+        lines = [
+            f"{self.shown} packets",
+            f"{self.attributed} packets attributed ({packets} of the packets, {size} of the bytes)",
+        ]
+        return _text(lines + self._unknown())
+
+    def _unknown(self) -> list[str]:
+        lines = [f"{self.hidden} packets of unknown owners not shown"] if self.hidden else []
+        return lines + [f"{count} ends {reason}" for reason, count in self.reasons.most_common() if count]
 
 
 _UNKNOWN = frozenset({Reason.NO_SOCKET, Reason.CLOSED, Reason.PERMISSION, Reason.AMBIGUOUS, Reason.NOT_COVERED})
@@ -66,3 +82,11 @@ _UNKNOWN = frozenset({Reason.NO_SOCKET, Reason.CLOSED, Reason.PERMISSION, Reason
 
 def _may_be_anybody(end: Attribution | None) -> bool:
     return end is not None and end.reason in _UNKNOWN
+
+
+def _text(lines: list[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
