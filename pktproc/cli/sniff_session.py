@@ -13,13 +13,14 @@ import click
 from pktproc.attribution.answers import AttributedBatch
 from pktproc.attribution.backlog import GRACE_NS
 from pktproc.attribution.selection import ProcessSelection, ProcessSieve
+from pktproc.attribution.tally import Tally
 from pktproc.capture.filter import ANY
 from pktproc.capture.interfaces import interfaces, states
 from pktproc.capture.live import CaptureOptions
+from pktproc.cli import summary
 from pktproc.cli.signals import ended_by_signals
 from pktproc.cli.sniff_options import SniffOptions
 from pktproc.cli.talk import say
-from pktproc.cli.tally import Tally
 from pktproc.errors import PktprocError, UsageError
 from pktproc.kernel import namespaces, privileges
 from pktproc.kernel.processes import ProcessReader
@@ -85,7 +86,7 @@ def run(options: SniffOptions) -> None:
         try:
             _Session(options, live, tally).run()
         finally:
-            click.echo(tally.text(live.statistics()), err=True, nl=False)
+            click.echo(summary.of_capture(tally, live.statistics()), err=True, nl=False)
             for shortfall in live.shortfalls():
                 say(shortfall)
 

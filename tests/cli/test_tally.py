@@ -6,8 +6,9 @@ import numpy as np
 from scapy.layers.inet import IP, UDP
 
 from output.attributed_packets import BY_CURL, NO_SOCKET, Ends, attributed, ethernet, rows
+from pktproc.attribution.tally import Tally
 from pktproc.capture.tap import Statistics
-from pktproc.cli.tally import Tally
+from pktproc.cli import summary
 from pktproc.model import Attribution, Flow, Reason
 
 FORWARDED = Attribution(reason=Reason.FORWARDED)
@@ -35,7 +36,7 @@ def test_a_packet_is_attributed_when_an_end_of_it_is_named_and_every_reason_is_c
         tally.add(block, rows(block))
     assert (tally.shown, tally.attributed) == (7, 4)
     assert tally.reasons == {Reason.NO_SOCKET: 3, Reason.FORWARDED: 2}
-    assert tally.text(Statistics(received=9, dropped=2)).splitlines() == [
+    assert summary.of_capture(tally, Statistics(received=9, dropped=2)).splitlines() == [
         "7 packets shown",
         "9 packets received by filter",
         "2 packets dropped by kernel",
@@ -52,4 +53,22 @@ def test_only_shown_packets_count_and_hidden_ones_whose_owner_is_unknown_are_tol
     tally.add(block, shown)
     tally.add_hidden(block, shown)
     assert (tally.shown, tally.attributed, tally.hidden) == (2, 1, 2)
-    assert "2 packets of unknown owners not shown" in tally.text(Statistics(received=7, dropped=0)).splitlines()
+    assert (
+        "2 packets of unknown owners not shown"
+        in summary.of_capture(tally, Statistics(received=7, dropped=0)).splitlines()
+    )
+
+
+def test_a_file_s_summary_has_the_shares_of_packets_and_of_bytes() -> None:
+    tally = Tally()
+    big = ethernet(IP(src="10.77.0.1", dst="10.77.0.2") / UDP(sport=2, dport=9) / bytes(942))
+    block = attributed(packets(1) + big, ends)
+    tally.add(block, rows(block))
+    size = sum(map(len, packets(1)))
+    share = 100 * size / (size + sum(map(len, big)))
+    assert summary.of_file(tally).splitlines() == [
+        "2 packets",
+        f"1 packets attributed (50.0 % of the packets, {share:.1f} % of the bytes)",
+        "1 ends no-socket",
+    ]
+    assert summary.of_file(Tally()).splitlines()[1] == "0 packets attributed (- of the packets, - of the bytes)"

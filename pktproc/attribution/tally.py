@@ -1,4 +1,4 @@
-"""The closing summary: how many packets there were and how many of their ends could be named."""
+"""How many packets there were and how many of their ends could be named."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections import Counter
 import numpy as np
 
 from pktproc.attribution.answers import AttributedBatch
-from pktproc.capture.tap import Statistics
 from pktproc.model import Attribution, Reason
 from pktproc.packets.batch import Column
 
@@ -53,40 +52,9 @@ class Tally:
         hidden[rows] = False
         self.hidden += int((np.array(unknown, bool)[attributed.flow_of] & hidden).sum())
 
-    def text(self, statistics: Statistics) -> str:
-        """Return the summary of a live capture, one fact a line."""
-        lines = [
-            f"{self.shown} packets shown",
-            f"{statistics.received} packets received by filter",
-            f"{statistics.dropped} packets dropped by kernel",
-            f"{self.attributed} packets attributed",
-        ]
-        return _text(lines + self._unknown())
-
-    def text_of_file(self) -> str:
-        """Return the summary of packets from a file, one fact a line."""
-        packets, size = _share(self.attributed, self.shown), _share(self.attributed_bytes, self.shown_bytes)
-        lines = [
-            f"{self.shown} packets",
-            f"{self.attributed} packets attributed ({packets} of the packets, {size} of the bytes)",
-        ]
-        return _text(lines + self._unknown())
-
-    def _unknown(self) -> list[str]:
-        lines = [f"{self.hidden} packets of unknown owners not shown"] if self.hidden else []
-        return lines + [f"{count} ends {reason}" for reason, count in self.reasons.most_common() if count]
-
 
 _UNKNOWN = frozenset({Reason.NO_SOCKET, Reason.CLOSED, Reason.PERMISSION, Reason.AMBIGUOUS, Reason.NOT_COVERED})
 
 
 def _may_be_anybody(end: Attribution | None) -> bool:
     return end is not None and end.reason in _UNKNOWN
-
-
-def _text(lines: list[str]) -> str:
-    return "\n".join(lines) + "\n"
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "-"

@@ -1,0 +1,40 @@
+"""The closing summary, one fact a line."""
+
+from __future__ import annotations
+
+from pktproc.attribution.tally import Tally
+from pktproc.capture.tap import Statistics
+
+
+def of_capture(tally: Tally, statistics: Statistics) -> str:
+    """Return the summary of a live capture."""
+    lines = [
+        f"{tally.shown} packets shown",
+        f"{statistics.received} packets received by filter",
+        f"{statistics.dropped} packets dropped by kernel",
+        f"{tally.attributed} packets attributed",
+    ]
+    return _text(lines, tally)
+
+
+def of_file(tally: Tally) -> str:
+    """Return the summary of packets from a file."""
+    packets, size = _share(tally.attributed, tally.shown), _share(tally.attributed_bytes, tally.shown_bytes)
+    return _text(
+        [
+            f"{tally.shown} packets",
+            f"{tally.attributed} packets attributed ({packets} of the packets, {size} of the bytes)",
+        ],
+        tally,
+    )
+
+
+def _text(lines: list[str], tally: Tally) -> str:
+    if tally.hidden:
+        lines.append(f"{tally.hidden} packets of unknown owners not shown")
+    lines += [f"{count} ends {reason}" for reason, count in tally.reasons.most_common() if count]
+    return "\n".join(lines) + "\n"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
