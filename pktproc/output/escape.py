@@ -12,7 +12,8 @@ import re
 import shlex
 from collections.abc import Iterable
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+from pktproc.packets.annotations import spell_surrogates
+
 _BARE_NAME = re.compile(r"[^\s\"<>\[\]?]+")
 
 
@@ -64,9 +65,7 @@ def json_text(text: str) -> str:
     that really holds a backslash followed by `xNN` reads the same; in exchange ordinary backslashes need no second
     unescaping.
     """
-    if not text.isascii() and _SURROGATE.search(text):
-        text = _SURROGATE.sub(lambda found: _spell(found[0]), text)
-    return json.dumps(text)
+    return json.dumps(spell_surrogates(text))
 
 
 def _spell(character: str) -> str:

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from capture_files import DIRECTORY, FILES, pack, read
-from wireshark_fields import Dissected, dissect
 
+from packets.capture_files import DIRECTORY, FILES, pack, read
+from packets.wireshark_fields import Dissected, dissect
 from pktproc.model import PacketType
 from pktproc.packets.batch import PacketBatch, one_packet
 from pktproc.packets.columns import Columns

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from capture_files import ETH0, FILES, pack, read
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -14,6 +13,7 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import ARP, GRE, Ether
 from scapy.packet import Packet, Raw
 
+from packets.capture_files import ETH0, FILES, pack, read
 from pktproc.model import Direction, Flow, Interface, PacketType, pack_address
 from pktproc.packets.batch import PacketBatch
 from pktproc.packets.decode import decode

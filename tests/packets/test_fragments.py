@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from capture_files import ETH0, pack
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
 from scapy.packet import Packet, Raw
 
+from packets.capture_files import ETH0, pack
 from pktproc.model import Interface
 from pktproc.packets.batch import PacketBatch
 from pktproc.packets.columns import Columns

@@ -3,11 +3,11 @@ from __future__ import annotations
 import struct
 
 import pytest
-from capture_files import pack
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, IPv6
 from scapy.packet import Packet, Raw
 
+from packets.capture_files import pack
 from pktproc.packets.columns import Columns
 from pktproc.packets.decode import decode
 from pktproc.packets.fragments import FragmentTable

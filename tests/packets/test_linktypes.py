@@ -4,8 +4,8 @@ import struct
 
 import numpy as np
 import pytest
-from capture_files import FILES, pack, read
 
+from packets.capture_files import FILES, pack, read
 from pktproc.packets.linktypes import MAX_ENCAPSULATIONS, Link, locate
 
 IPV4 = b"\x45" + bytes(19)

@@ -3,12 +3,12 @@ from __future__ import annotations
 import struct
 
 import pytest
-from capture_files import pack
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.layers.ipsec import AH
 from scapy.packet import Packet, Raw
 
+from packets.capture_files import pack
 from pktproc.packets.columns import Columns
 from pktproc.packets.decode import decode
 from pktproc.packets.fragments import FragmentTable

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import numpy as np
-from capture_files import FILES, pack, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from packets.capture_files import FILES, pack, read
 from pktproc.packets.batch import Column, PacketBatch
 from pktproc.packets.columns import Columns
 from pktproc.packets.decode import decode
