@@ -9,18 +9,27 @@ import struct
 
 from pktproc.model import Interface
 
-_SIOCGIFFLAGS = 0x8913
+_SIOCGIFFLAGS, _SIOCGIFHWADDR = 0x8913, 0x8927
 _IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40
 _IFREQ = struct.Struct("16sH22x")
 
 
 def flags(name: str) -> int:
     """Return the flags (IFF_*) of an interface of this thread's namespace; 0 if it is gone."""
+    return _ask(_SIOCGIFFLAGS, name) or 0
+
+
+def hardware_type(name: str) -> int | None:
+    """Return the ARPHRD_ number (linux/if_arp.h) of an interface of this thread's namespace; None if it is gone."""
+    return _ask(_SIOCGIFHWADDR, name)
+
+
+def _ask(request: int, name: str) -> int | None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         try:
-            answer = fcntl.ioctl(control, _SIOCGIFFLAGS, _IFREQ.pack(os.fsencode(name), 0))
+            answer = fcntl.ioctl(control, request, _IFREQ.pack(os.fsencode(name), 0))
         except OSError:
-            return 0
+            return None
     return int(_IFREQ.unpack(answer)[1])
 
 

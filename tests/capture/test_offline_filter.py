@@ -7,18 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from packets.capture_files import DIRECTORY, FILES, read
+from pktproc.capture.capture_file import open_capture
 from pktproc.capture.offline_filter import OfflineFilter
 from pktproc.errors import UsageError
+from pktproc.packets.batch import PacketBatch
+
+DIRECTORY = Path(__file__).parents[2] / "pcaps"
+FILES = sorted(path.name for path in DIRECTORY.glob("*.pcap"))
 
 EXPRESSIONS = ("tcp", "udp or icmp6", "ip6 and not icmp6", "vlan", "less 100", "host 10.77.0.1")
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".pcap")])
+def read(name: str) -> PacketBatch:
+    with open_capture(str(DIRECTORY / name)) as capture:
+        (file_batch,) = capture
+    return file_batch.batch
+
+
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_the_packets_that_match_are_those_that_tcpdump_keeps(name: str, expression: str, tmp_path: Path) -> None:
     kept = tmp_path / "kept.pcap"
-    command = ["tcpdump", "-r", DIRECTORY / name, "-w", kept, expression]
+    command = ["tcpdump", "-r", str(DIRECTORY / name), "-w", str(kept), expression]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     batch = read(name)
     if done.returncode:
