@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -45,7 +46,11 @@ def inode(path: Path) -> int:
 
 def number(link: str | Path) -> int:
     """Return the inode number in a link like `net:[4026531840]` (/proc/PID/ns/net); raise OSError or ValueError."""
-    return int(os.readlink(link)[5:-1])  # noqa: PTH115 - speed
+    return _parse(os.readlink(link))  # noqa: PTH115 - speed
+
+
+def _parse(link: str) -> int:
+    return int(link[5:-1])  # net:[4026531840]
 
 
 class Namespace(NamedTuple):
@@ -62,23 +67,56 @@ def discover(proc: Path = Path("/proc")) -> dict[int, Namespace]:
     The process named is the one with the lowest pid, which tends to live longest. Namespaces of processes that may not
     be inspected are missing.
     """
-    found: dict[int, Namespace] = {}
-    pids = sorted(int(entry) for entry in os.listdir(proc) if entry.isdecimal())  # noqa: PTH208 - speed
-    for pid in pids:
+    return Discovery(proc).namespaces()
+
+
+class Discovery:
+    """Find the namespaces of processes under `proc` and of names again and again.
+
+    Where processes that were there before are asked only in turns, one that moves to another namespace is noticed after
+    `TURNS` calls at the latest.
+    """
+
+    TURNS = 8
+
+    def __init__(self, proc: Path = Path("/proc")) -> None:
+        self._proc = str(proc)
+        self._links: dict[int, str] = {}
+        self._turn = 0
+
+    def namespaces(self, *, in_turns: bool = False) -> dict[int, Namespace]:
+        """Return the namespaces of now; `in_turns` asks the old processes in turns."""
+        self._turn += 1
+        old = self._links if in_turns else {}
+        links: dict[int, str] = {}
+        for entry in os.listdir(self._proc):  # noqa: PTH208 - speed
+            if entry.isdecimal():
+                pid = int(entry)
+                link = old.get(pid)
+                if link is None or (pid + self._turn) % self.TURNS == 0:
+                    link = self._link(pid)
+                links[pid] = link
+        self._links = links
+        eldest: dict[str, int] = {}
+        for pid, link in links.items():
+            if link and pid < eldest.get(link, pid + 1):
+                eldest[link] = pid
+        found = {
+            netns: Namespace(netns, Path(f"{self._proc}/{pid}/ns/net"), pid)
+            for link, pid in eldest.items()
+            if (netns := _parse(link))
+        }
+        for path in _named_paths():
+            with contextlib.suppress(OSError):
+                netns = inode(path)
+                found.setdefault(netns, Namespace(netns, path, None))
+        return found
+
+    def _link(self, pid: int) -> str:
         try:
-            netns = number(f"{proc}/{pid}/ns/net")
-        except (OSError, ValueError):
-            continue
-        if netns not in found:
-            found[netns] = Namespace(netns, Path(f"{proc}/{pid}/ns/net"), pid)
-    for path in _named_paths():
-        try:
-            netns = inode(path)
+            return os.readlink(f"{self._proc}/{pid}/ns/net")  # noqa: PTH115 - speed
         except OSError:
-            continue
-        if netns not in found:
-            found[netns] = Namespace(netns, path, None)
-    return found
+            return ""
 
 
 def _named_paths() -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pktproc.attribution.engine import Addresses, Ended, Holdings, Query
 from pktproc.errors import Denied, EngineError, Unsupported
 from pktproc.kernel import inet_diag, namespaces
 from pktproc.kernel.addresses import AddressSocket
+from pktproc.kernel.namespaces import Namespace
 from pktproc.kernel.procfs_engine import ProcfsEngine
 from pktproc.kernel.sock_diag import DiagSocket, EndedSockets
 from pktproc.kernel.socket_table import SocketTable
@@ -29,6 +31,7 @@ class _Room:
     def __init__(self, netns: int, *, hears: bool) -> None:
         self.diag = DiagSocket(netns)
         self.addresses = AddressSocket()
+        self.known: dict[int, dict[bytes, Socket]] = {}
         self.ended: EndedSockets | None = None
         self.deaf = ""
         if not hears:
@@ -91,8 +94,14 @@ class NetlinkEngine:
 
     def namespaces(self) -> frozenset[int]:
         """Return the network namespaces of this host that can be seen, as of now, and let go of dead ones."""
-        self._spaces = namespaces.discover()
-        self._floor.namespaces()
+        return self._let_go_of_dead(self._floor.discover())
+
+    def namespaces_in_turns(self) -> frozenset[int]:
+        """Return the network namespaces at less cost; moves of old processes may go unnoticed for a few calls."""
+        return self._let_go_of_dead(self._floor.discover(in_turns=True))
+
+    def _let_go_of_dead(self, spaces: dict[int, Namespace]) -> frozenset[int]:
+        self._spaces = spaces
         for netns in self._rooms.keys() - self._spaces.keys() - {self._own}:
             if room := self._rooms.pop(netns):
                 room.close()
@@ -112,11 +121,9 @@ class NetlinkEngine:
         room = self._room(netns)
         if room is None:
             return self._floor.sockets(netns)
-        found: list[Socket] = []
+        found, tcp_in_use = self._floor.raw_sockets(netns)
         for protocol in _DIAG_PROTOCOLS:
-            found += self._dump(room, protocol)
-        for table in ("raw", "raw6", "icmp", "icmp6"):
-            found += self._floor.table(netns, table)
+            found += self._survey(room, protocol, tcp_in_use)
         return found
 
     def candidates(self, queries: Sequence[Query]) -> list[list[Socket]]:
@@ -146,6 +153,14 @@ class NetlinkEngine:
                 ended += sockets
                 lost |= overrun
         return Ended(ended, lost)
+
+    def wait_for_ends(self, timeout_s: float) -> bool:
+        """Wait until a socket ends, in the namespaces that were asked so far; return False if none does in time."""
+        waiting = select.poll()
+        for room in self._rooms.values():
+            if room and room.ended:
+                waiting.register(room.ended.fileno(), select.POLLIN)
+        return bool(waiting.poll(timeout_s * 1000))
 
     def everyone(self, wanted: Mapping[int, int | None]) -> Holdings:
         """Look for wanted inodes (-> uid where known) in every process."""
@@ -190,9 +205,20 @@ class NetlinkEngine:
             self._limit(f"{error}; reading procfs instead")
             return self._floor.candidates(queries)
 
-    def _dump(self, room: _Room, protocol: int) -> list[Socket]:
+    def _survey(self, room: _Room, protocol: int, tcp_in_use: int | None) -> Iterable[Socket]:
+        """Return all sockets of a protocol; those that have not changed since the last time are the same objects.
+
+        Where nothing of TCP but listeners is in use, the host's table of connections is not walked.
+        """
         try:
-            return list(room.diag.dump(protocol))
+            known = room.known.get(protocol, {})
+            found: dict[bytes, Socket] | None = None
+            if protocol == Protocol.TCP and tcp_in_use is not None:
+                found = room.diag.survey(protocol, known, states=_LISTEN_STATES)
+            if found is None or len(found) != tcp_in_use:
+                found = room.diag.survey(protocol, known)
+            room.known[protocol] = found
+            return found.values()
         except (Unsupported, EngineError):
             self._unsupported.add(protocol)
             return [socket for table in _tables(protocol) for socket in self._floor.table(room.diag.netns, table)]

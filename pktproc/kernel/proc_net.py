@@ -22,6 +22,7 @@ INET_TABLES: dict[str, Protocol | None] = {
     "icmp": Protocol.ICMP,
     "icmp6": Protocol.ICMPV6,
 }
+RAW_TABLES = ("raw", "raw6", "icmp", "icmp6")
 PACKET_TABLE = "packet"
 _INET_FIELDS = 10  # sl local remote st queues timer retrnsmt uid timeout inode
 _PACKET_FIELDS = 9  # sk RefCnt Type Proto Iface R Rmem User Inode
@@ -122,6 +123,23 @@ def read_table(net: Path, table: str, netns: int, ports: Container[str] | None =
             return list(parse_inet(lines, netns, protocol, None if protocol is None else ports))
     except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
         return []
+
+
+def tcp_in_use(net: Path) -> int | None:
+    """Return how many TCP sockets a namespace has, those in TIME_WAIT or half open apart; None if that is not told.
+
+    The number is that in `TCP: inuse 12 ...` of sockstat and sockstat6 (sockstat_seq_show in net/ipv4/proc.c).
+    """
+    count = 0
+    for name, label in (("sockstat", "TCP:"), ("sockstat6", "TCP6:")):
+        try:
+            with (net / name).open(encoding="ascii", errors="replace") as lines:
+                words = next((line.split() for line in lines if line.startswith(label)), [])
+            count += int(words[words.index("inuse") + 1])
+        except (OSError, ValueError, IndexError):
+            if name == "sockstat":
+                return None  # without IPv6 there is no sockstat6
+    return count
 
 
 def tables_of(protocol: int) -> tuple[str, ...]:

@@ -12,12 +12,16 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from pktproc.model import Process, ProcessId
 
 _COMM_MAX_BYTES = 15  # TASK_COMM_LEN - 1, linux/sched.h
 _MAX_ANCESTORS = 64
 _STAT_PPID, _STAT_START = 1, 19  # fields 4 and 22 of stat, counted after the comm
+# startstack, arg_start, arg_end and env_end, which are other ones with each exec; 0 for who may not trace the process.
+_STAT_IMAGE = (25, 45, 46, 48)
+_MAX_REMEMBERED = 1 << 13
 _LOADAVG_MAX_BYTES = 128
 _CMDLINE_MAX_BYTES = 1 << 16
 _CONTAINER_ID = re.compile(r"(?<![0-9a-f])([0-9a-f]{64})(?![0-9a-f])")
@@ -55,12 +59,22 @@ def _read_or_empty(directory: int, name: str, limit: int = 4096) -> bytes:
         return b""
 
 
-def _stat(directory: int) -> tuple[bytes, int, int]:
+class _Stat(NamedTuple):
+    """What /proc/PID/stat says; `image` tells one program of the process from the next, empty where it is not told."""
+
+    comm: bytes
+    ppid: int
+    start_ticks: int
+    image: tuple[bytes, ...]
+
+
+def _stat(directory: int) -> _Stat:
     # comm may hold spaces and parentheses: it ends at the last one (proc_pid_stat(5)).
     data = _read(directory, "stat")
     comm = data[data.index(b"(") + 1 : data.rindex(b")")]
     fields = data[data.rindex(b")") + 2 :].split()
-    return comm, int(fields[_STAT_PPID]), int(fields[_STAT_START])
+    image = tuple(fields[at] for at in _STAT_IMAGE) if len(fields) > max(_STAT_IMAGE) else ()
+    return _Stat(comm, int(fields[_STAT_PPID]), int(fields[_STAT_START]), () if b"0" in image else image)
 
 
 def _text(data: bytes) -> str:
@@ -98,12 +112,17 @@ def _status_field(status: bytes, name: bytes, position: int) -> int | None:
 
 
 class ProcessReader:
-    """Read processes under a procfs root; `cmdline=False` leaves command lines unread."""
+    """Read processes under a procfs root; `cmdline=False` leaves command lines unread.
+
+    A process that still runs the same program under the same name is described as it was, at a tenth of the cost; what
+    it wrote over its command line since is not read.
+    """
 
     def __init__(self, proc: Path = Path("/proc"), *, cmdline: bool = True) -> None:
         self.proc = proc
         self._cmdline = cmdline
         self._boot_ns = boot_time_ns()
+        self._remembered: dict[int, tuple[tuple[_Stat, int], Process]] = {}
 
     def latest_pid(self) -> int | None:
         """Return the pid that was given out last, the fifth field of loadavg; None if it cannot be read."""
@@ -142,12 +161,25 @@ class ProcessReader:
         """Return the identity of the process that has this pid now, None if there is none."""
         try:
             with opened(self.proc, pid) as directory:
-                return ProcessId(pid, _stat(directory)[2])
+                return ProcessId(pid, _stat(directory).start_ticks)
         except (OSError, ValueError, IndexError):
             return None
 
     def _read(self, pid: int, directory: int) -> Process | None:
-        comm, ppid, start_ticks = _stat(directory)  # first, since without it a process that ends now has no name
+        stat = _stat(directory)  # first, since without it a process that ends now has no name
+        likeness = stat, os.fstat(directory).st_uid
+        remembered = self._remembered.get(pid)
+        if stat.image and remembered and remembered[0] == likeness:
+            return remembered[1]
+        process = self._describe(pid, directory, stat)
+        if stat.image and process:
+            if len(self._remembered) >= _MAX_REMEMBERED:
+                self._remembered = {}
+            self._remembered[pid] = likeness, process
+        return process
+
+    def _describe(self, pid: int, directory: int, stat: _Stat) -> Process | None:
+        comm, ppid, start_ticks, _ = stat
         status = _read_or_empty(directory, "status")
         if _status_field(status, b"Tgid:", 1) not in (pid, None):
             return None  # a thread: its process has another pid
@@ -178,7 +210,7 @@ class ProcessReader:
         while ppid and len(chain) < _MAX_ANCESTORS:
             try:
                 with opened(self.proc, ppid) as directory:
-                    comm, above, start_ticks = _stat(directory)
+                    comm, above, start_ticks, _ = _stat(directory)
             except (OSError, ValueError, IndexError):
                 break
             if not chain:

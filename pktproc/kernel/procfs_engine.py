@@ -11,7 +11,7 @@ from pktproc.attribution.engine import Addresses, Ended, Holdings, Query
 from pktproc.errors import Denied
 from pktproc.kernel import addresses, namespaces, proc_net
 from pktproc.kernel.holders import HolderScan
-from pktproc.kernel.namespaces import Namespace
+from pktproc.kernel.namespaces import Discovery, Namespace
 from pktproc.kernel.processes import ProcessReader
 from pktproc.kernel.socket_table import SocketTable
 from pktproc.model import Process, Socket
@@ -34,7 +34,8 @@ class ProcfsEngine:
         self._proc = proc
         self.limits: list[str] = []
         self._scan = HolderScan(ProcessReader(proc, cmdline=cmdline))
-        self._namespaces = namespaces.discover(proc)
+        self._discovery = Discovery(proc)
+        self._namespaces = self._discovery.namespaces()
 
     def companion(self, _namespaces: Iterable[int]) -> ProcfsEngine:
         """Return an engine for use in another thread beside this one."""
@@ -45,7 +46,16 @@ class ProcfsEngine:
 
     def namespaces(self) -> frozenset[int]:
         """Return the network namespaces of this host that can be seen, as of now."""
-        return frozenset(self._discover())
+        return frozenset(self.discover())
+
+    def namespaces_in_turns(self) -> frozenset[int]:
+        """Return the network namespaces at less cost; moves of old processes may go unnoticed for a few calls."""
+        return frozenset(self.discover(in_turns=True))
+
+    def discover(self, *, in_turns: bool = False) -> dict[int, Namespace]:
+        """Return the network namespaces that can be seen, as of now, with the ways into them."""
+        self._namespaces = self._discovery.namespaces(in_turns=in_turns)
+        return self._namespaces
 
     def readable(self, netns: int) -> bool:
         """Say whether the tables of this namespace can be reached."""
@@ -62,6 +72,16 @@ class ProcfsEngine:
     def table(self, netns: int, name: str, ports: Container[str] | None = None) -> list[Socket]:
         """Return the sockets of one table of a namespace, those with local `ports`; none if it cannot be read."""
         return self._inside(netns, lambda net: proc_net.read_table(net, name, netns, ports), [])
+
+    def raw_sockets(self, netns: int) -> tuple[list[Socket], int | None]:
+        """Return the raw and ICMP sockets of a namespace, and how many TCP sockets it has, lingering ones apart."""
+
+        def work(net: Path) -> tuple[list[Socket], int | None]:
+            found = [socket for name in proc_net.RAW_TABLES for socket in proc_net.read_table(net, name, netns)]
+            return found, proc_net.tcp_in_use(net)
+
+        nothing: tuple[list[Socket], int | None] = ([], None)
+        return self._inside(netns, work, nothing)
 
     def candidates(self, queries: Sequence[Query]) -> list[list[Socket]]:
         """Return, for each query, the sockets that may fit; each table is read once."""
@@ -106,7 +126,7 @@ class ProcfsEngine:
         """
         space = self._namespaces.get(netns)
         if space is None or not _is_still(space):
-            space = self._discover().get(netns)
+            space = self.discover().get(netns)
         if space is None:
             return otherwise
         if space.pid is not None:
@@ -115,10 +135,6 @@ class ProcfsEngine:
             return namespaces.run_inside(space.path, lambda: work(Path("/proc/thread-self/net")))
         except (Denied, OSError):
             return otherwise
-
-    def _discover(self) -> dict[int, Namespace]:
-        self._namespaces = namespaces.discover(self._proc)
-        return self._namespaces
 
 
 def _is_still(space: Namespace) -> bool:

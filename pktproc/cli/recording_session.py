@@ -1,0 +1,55 @@
+"""One run of `pktproc record` or `pktproc snapshot`: from the open store to the closing summary."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+
+import click
+
+from pktproc.cli.signals import ended_by_signals
+from pktproc.cli.talk import say
+from pktproc.output.escape import escape
+from pktproc.recording import NS_PER_S, Recording
+
+
+def look_once(recording: Recording, name: str) -> None:
+    """Look once and say what was kept."""
+    with recording:
+        _say_all(recording.notes)
+        recording.look()
+        counts = recording.counts
+    say(f"{counts.sockets} sockets and {counts.processes} processes kept in {escape(name)}")
+    _say_all(recording.shortfalls())
+
+
+def run(recording: Recording, name: str, stop: threading.Event, *, duration_ns: int | None) -> None:
+    """Record until Ctrl-C, SIGTERM or the end of a time; then print the summary on stderr."""
+    with ended_by_signals(stop.set), recording:
+        _say_all(recording.notes)
+        say(f"recording into {escape(name)}, engine {recording.engine.name}")
+        begin_ns = time.monotonic_ns()
+        gc.freeze()  # what was loaded until here stays
+        try:
+            recording.run(stop, duration_ns=duration_ns)
+        finally:
+            click.echo(_summary(recording, (time.monotonic_ns() - begin_ns) / NS_PER_S), err=True, nl=False)
+            _say_all(recording.shortfalls())
+
+
+def _summary(recording: Recording, seconds: float) -> str:
+    counts = recording.counts
+    lines = (
+        f"{counts.looks} looks in {seconds:.1f} s",
+        f"{counts.sockets} sockets recorded",
+        f"{counts.unseen_sockets} more of which only the end was heard",
+        f"{counts.processes} processes recorded",
+        f"{recording.store.file_bytes()} bytes in the store",
+    )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _say_all(texts: list[str]) -> None:
+    for text in texts:
+        say(text)

@@ -1,0 +1,1 @@
+"""Facts kept: the store, the recorder that fills it, and its reading back."""

@@ -1,0 +1,54 @@
+"""Who used an address, a port or a pid, and when, by the evidence of a store."""
+
+from __future__ import annotations
+
+from pktproc.attribution.history import RecordedSocket, Span
+from pktproc.attribution.locality import is_loopback
+from pktproc.model import UNSPECIFIED, UNSPECIFIED_V4, Protocol
+from pktproc.snapshots.layout import Value
+from pktproc.snapshots.reader import StoreReader
+from pktproc.snapshots.wanted import Wanted
+
+# Elsewhere what stands for a port is the number of a protocol or the id of an echo.
+_WITH_PORTS = tuple(map(int, (Protocol.TCP, Protocol.UDP, Protocol.UDPLITE, Protocol.DCCP, Protocol.SCTP)))
+_HAS_PORTS = f"s.raw = 0 AND s.protocol IN {_WITH_PORTS}"
+_ALWAYS = 1 << 62
+
+
+def search(reader: StoreReader, wanted: Wanted, from_ns: int = -_ALWAYS, to_ns: int = _ALWAYS) -> list[RecordedSocket]:
+    """Return the wanted sockets that may have been there between two times, both included, the oldest first."""
+    values: dict[str, Value] = {"from": from_ns, "to": to_ns}
+    conditions = [_ends(reader, wanted, values)] if wanted.address is not None or wanted.port is not None else []
+    if wanted.pid is not None:
+        values["pid"] = wanted.pid
+        conditions.append(
+            "s.id IN (SELECT h.socket FROM process p JOIN holder h ON h.process = p.id WHERE p.pid = :pid)"
+        )
+    then = "coalesce(s.after, s.first) <= :to AND (s.last IS NULL OR coalesce(s.before, s.last) >= :from)"
+    found = reader.sockets(f"{then} AND ({' OR '.join(conditions)})", values)
+    there = [recorded for recorded in found if _may_overlap(recorded.span, from_ns, to_ns)]
+    if wanted.port is None and wanted.address is None:
+        there = [recorded for recorded in there if _held_by(recorded, wanted.pid, from_ns, to_ns)]
+    return sorted(there, key=lambda recorded: recorded.span.first_ns)
+
+
+def _ends(reader: StoreReader, wanted: Wanted, values: dict[str, Value]) -> str:
+    values["port"], values["address"] = wanted.port, wanted.address
+    if wanted.address is None:
+        return f"{_HAS_PORTS} AND :port IN (s.local_port, s.remote_port)"
+    if wanted.port is None:
+        return ":address IN (s.local_address, s.remote_address)"
+    local, remote = (f"s.{side}_port = :port AND s.{side}_address = :address" for side in ("local", "remote"))
+    condition = f"({local}) OR ({remote})"
+    if is_loopback(wanted.address) or reader.rows("SELECT 1 FROM address WHERE address = ? LIMIT 1", (wanted.address,)):
+        values |= {"v4": UNSPECIFIED_V4, "v6": UNSPECIFIED}
+        condition += " OR (s.local_port = :port AND s.remote_port = 0 AND s.local_address IN (:v4, :v6))"
+    return f"{_HAS_PORTS} AND ({condition})"
+
+
+def _may_overlap(span: Span, from_ns: int, to_ns: int) -> bool:
+    return span.begin_ns(0) <= to_ns and (span.end_ns(0) > from_ns or span.covers(from_ns))
+
+
+def _held_by(recorded: RecordedSocket, pid: int | None, from_ns: int, to_ns: int) -> bool:
+    return any(holder.process.pid == pid and _may_overlap(holder.span, from_ns, to_ns) for holder in recorded.holders)

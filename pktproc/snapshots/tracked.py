@@ -1,0 +1,38 @@
+"""Sockets that a recorder follows, and who holds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pktproc.model import Process, ProcessId, Socket
+
+
+@dataclass(slots=True)
+class Holding:
+    """A process that holds a socket, since `first_ns`; `row` is the process's in the store.
+
+    `seen_ns` is the beginning of the last look that found it so.
+    """
+
+    process: Process
+    row: int
+    first_ns: int
+    seen_ns: int
+
+
+@dataclass(slots=True)
+class TrackedSocket:
+    """A socket that is there, since the times of its row in the store.
+
+    `row` is None for a connection that nobody has accepted yet, which is not in the store. `missed` is set while the
+    last look missed it: when it was seen last, and the time of that look. `verified_ns` is when everyone was last asked
+    about its holders.
+    """
+
+    socket: Socket
+    after_ns: int | None
+    first_ns: int
+    row: int | None = None
+    missed: tuple[int, int] | None = None
+    verified_ns: int | None = None
+    holders: dict[ProcessId, Holding] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Tests of the store, its recorder and its reading back."""
