@@ -106,7 +106,7 @@ def _write(
     _put(data, starts + heads.itemsize, headers)
     if format_ == "pcapng":
         _put(data, starts + lengths - 4, lengths.astype("<u4"))
-    file.write(data)
+    file.write(data.data)
 
 
 def _put(data: npt.NDArray[np.uint8], starts: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:

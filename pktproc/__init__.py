@@ -1,6 +1,7 @@
 """Name the process behind every packet on a Linux host.
 
-`sniff` captures packets as scapy's, with their processes; `Attributor` names the ends of packets that scapy captured.
+`sniff` captures packets as scapy's, with their processes; `Attributor` names the ends of packets that scapy captured;
+`enrich` names those of a capture file by saved evidence.
 The errors are in `pktproc.errors`, the nouns in `pktproc.model`. Everything is imported when it is first used.
 """
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pktproc.version import __version__
 
 if TYPE_CHECKING:
+    from pktproc.enrichment import enrich
     from pktproc.errors import PktprocError
     from pktproc.model import Attribution, Match, Process, Reason
     from pktproc.scapy_packets import Attributor, PacketAttribution, sniff
@@ -25,6 +27,7 @@ __all__ = [
     "Process",
     "Reason",
     "__version__",
+    "enrich",
     "sniff",
 ]
 
@@ -36,6 +39,7 @@ _HOMES = {
     "PktprocError": "errors",
     "Process": "model",
     "Reason": "model",
+    "enrich": "enrichment",
     "sniff": "scapy_packets",
 }
 

@@ -28,10 +28,11 @@ ALLOWED: dict[str, frozenset[str]] = {
     "attribution": frozenset({"attribution", "packets"}),
     "kernel": frozenset({"kernel", "packets"}) | ENGINE,
     "capture": frozenset({"capture", "packets", "kernel.namespaces"}) | ENGINE,
-    "output": frozenset({"output", "packets", "attribution"}),
+    "output": frozenset({"output", "packets", "attribution", "capture.file_batch"}),
+    "snapshots": frozenset({"snapshots", "packets", "attribution"}),
 }
 # Modules that bring rooms together: everything but the command line.
-JOINTS = frozenset({"attribution", "packets", "kernel", "capture", "output"})
+JOINTS = frozenset({"attribution", "packets", "kernel", "capture", "output", "snapshots"})
 # Rooms in which nothing may touch the world outside the process.
 PURE = ("packets", "attribution", "model", "errors")
 OUTSIDE = frozenset(

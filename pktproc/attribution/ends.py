@@ -60,7 +60,7 @@ def destination_end(flow: Flow, netns: int, ifindex: int, *, fan_out: bool) -> A
     )
 
 
-def sent_by_kernel(flow: Flow, tcp_flags: Column, rows: Column, answer: Attribution) -> Attribution:
+def sent_by_kernel(flow: Flow, tcp_flags: Column, rows: Column | slice, answer: Attribution) -> Attribution:
     """Return the answer for a sender, or `kernel` where no socket was found for what the kernel sends by itself.
 
     `tcp_flags` is a block's column and `rows`, an index or a mask, says which packets of it are the flow's.

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from pktproc.attribution.ends import FORWARDED, NOT_IP, destination_end, source_end
 from pktproc.attribution.engine import Query
 from pktproc.attribution.eras import End
+from pktproc.attribution.history import Span
 from pktproc.attribution.recorded_host import RecordedHost
 from pktproc.attribution.steps import Step, Steps, meet
-from pktproc.attribution.timeline import Timeline
 from pktproc.model import Attribution, Flow, Match, Reason
 
 _NOT_COVERED = Attribution(reason=Reason.NOT_COVERED)
@@ -30,29 +30,21 @@ class Ends(NamedTuple):
     destination: Attribution | None
 
 
-Timelines = dict[tuple[int, Query], Timeline]
-"""The timelines that were made for a flow, by the position of the host and the query."""
-
 _Answers = dict[Place, Attribution]
 
 
 class EndSearch:
     """Look for the ends of a flow at `time_ns`.
 
-    `begins` are the beginnings of TCP connections between its ends; `timelines` are used and added to.
+    `begins` are the beginnings of TCP connections between its ends; `connections`, after a search, the times of the
+    recorded sockets that are connected with them.
     """
 
-    def __init__(
-        self,
-        hosts: Sequence[RecordedHost],
-        time_ns: int,
-        begins: Sequence[tuple[int, End]],
-        timelines: Timelines,
-    ) -> None:
+    def __init__(self, hosts: Sequence[RecordedHost], time_ns: int, begins: Sequence[tuple[int, End]]) -> None:
         self._hosts = hosts
         self._time_ns = time_ns
         self._begins = begins
-        self._timelines = timelines
+        self.connections: list[Span] = []
         self._steps: list[Step[object]] = []
 
     def ends(self, flow: Flow) -> Step[Ends]:
@@ -88,10 +80,9 @@ class EndSearch:
     def _answer(self, place: Place, end: Attribution | Query) -> Attribution:
         if not isinstance(end, Query):
             return end
-        key = place.host, end
-        if key not in self._timelines:
-            self._timelines[key] = self._hosts[place.host].timeline(end, self._begins)
-        step = self._timelines[key].at(self._time_ns)
+        timeline = self._hosts[place.host].timeline(end, self._begins)
+        self.connections += timeline.connections
+        step = timeline.at(self._time_ns)
         self._steps.append(step)
         return step.value
 

@@ -12,9 +12,11 @@ from pktproc.attribution.eras import End
 from pktproc.attribution.history import History, RecordedAddress
 from pktproc.attribution.locality import is_broadcast_everywhere, is_loopback, is_multicast
 from pktproc.attribution.steps import Steps
-from pktproc.attribution.timeline import Evidence, Timeline
+from pktproc.attribution.timeline import CONNECTED, Evidence, Timeline
 
 MAX_ADDRESSES = 1 << 14
+# About 3 kB each.
+MAX_TIMELINES = 1 << 14
 
 
 class _Address(NamedTuple):
@@ -36,6 +38,7 @@ class RecordedHost:
         self._everywhere = Steps((), lambda _: namespaces)
         ends = (t for c in self._coverage for t in (c.first_ns - tolerance_ns, c.last_ns + tolerance_ns + 1))
         self.covered = Steps(ends, self._is_covered)
+        self._timelines: LRUCache[Query, tuple[tuple[int, tuple[int, End]] | None, Timeline]] = LRUCache(MAX_TIMELINES)
         self._addresses: LRUCache[bytes, _Address] = LRUCache(MAX_ADDRESSES)
 
     def homes(self, address: bytes) -> Steps[tuple[int, ...]]:
@@ -50,6 +53,15 @@ class RecordedHost:
 
     def timeline(self, query: Query, begins: Sequence[tuple[int, End]]) -> Timeline:
         """Return the answers for one end; `begins` are the beginnings of connections between its ends."""
+        if query.protocol in CONNECTED:
+            query = query._replace(outgoing=False)  # a connection is the same both ways
+        begun = (len(begins), begins[-1]) if begins else None
+        known = self._timelines.get(query)
+        if known is None or known[0] != begun:
+            known = self._timelines[query] = begun, self._timeline(query, begins)
+        return known[1]
+
+    def _timeline(self, query: Query, begins: Sequence[tuple[int, End]]) -> Timeline:
         sockets = self._history.sockets(
             query.netns, query.protocol, query.local_port, query.remote_address, query.remote_port
         )

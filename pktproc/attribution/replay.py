@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pktproc.attribution.answers import AttributedBatch
 from pktproc.attribution.ends import sent_by_kernel
 from pktproc.attribution.eras import Eras, pair_of
-from pktproc.attribution.history import History
-from pktproc.attribution.recorded_ends import Ends, EndSearch, Timelines
+from pktproc.attribution.history import History, Span
+from pktproc.attribution.recorded_ends import Ends, EndSearch
 from pktproc.attribution.recorded_host import RecordedHost
 from pktproc.attribution.skew import SkewGauge
 from pktproc.attribution.steps import Step
-from pktproc.model import Flow, Protocol
+from pktproc.model import Attribution, Flow, Protocol, Reason
 from pktproc.packets.batch import Column, PacketBatch
 from pktproc.packets.decode import decode
 from pktproc.packets.flows import distinct_flows
@@ -27,12 +27,22 @@ DEFAULT_TOLERANCE_NS = 2 * NS_PER_S
 MAX_KNOWN_FLOWS = 1 << 15
 
 
+_NO_FLAGS = np.zeros(0, np.uint8)
+_LONG_AGO, _FAR_OFF = -(1 << 63), 1 << 63
+
+
 @dataclass(slots=True)
 class _Known:
-    """What is known of a flow: its answers with the time for which they hold, and the timelines that they rest on."""
+    """The answers for a flow, good from a time until just before another.
 
-    answers: Step[Ends] | None = None
-    timelines: Timelines = field(default_factory=dict)
+    `connections` are the times of the recorded sockets that are connected with its ends.
+    """
+
+    source: Attribution | None
+    destination: Attribution | None
+    from_ns: int
+    until_ns: int
+    connections: list[Span]
 
 
 class ReplayAttributor:
@@ -86,34 +96,35 @@ class ReplayAttributor:
     def _compare_clocks(self, flow: Flow) -> None:
         """Compare when a flow's connection began here and in the record; where there were several, nothing tells."""
         begins, known = self._eras.of(flow), self._flows.get(flow)
-        spans = [span for timeline in known.timelines.values() for span in timeline.connections] if known else []
-        if len(begins) == 1 and len(spans) == 1:
-            self.skew.note(begins[0][0], spans[0])
+        if known and len(begins) == 1 == len(known.connections):
+            self.skew.note(begins[0][0], known.connections[0])
 
     def _fill(self, attributed: AttributedBatch, time_ns: Column) -> AttributedBatch:
         first_ns, last_ns = int(time_ns.min()), int(time_ns.max())
+        source, destination, look_up = attributed.source, attributed.destination, self._flows.get
         changing: list[int] = []
         for position, flow in enumerate(attributed.flows):
-            known = self._flows.get(flow)
-            answers = known.answers if known else None
-            if answers is None or not answers.holds(first_ns, last_ns):
-                changing.append(position)
+            known = look_up(flow)
+            if known is not None and known.from_ns <= first_ns and last_ns < known.until_ns:
+                source[position], destination[position] = known.source, known.destination
             else:
-                self._put(attributed, position, answers.value)
+                changing.append(position)
         if changing:
             attributed = self._split(attributed, changing, time_ns)
+        self._give_resets_to_the_kernel(attributed)
         while len(self._flows) > MAX_KNOWN_FLOWS:
             del self._flows[next(iter(self._flows))]
         return attributed
 
-    def _put(self, attributed: AttributedBatch, position: int, ends: Ends) -> None:
-        source = ends.source
-        if source and source.reason:
-            rows = attributed.first[position : position + 1]
-            if (attributed.columns.tcp_flags[rows] & TCP_RST).any():
-                rows = np.flatnonzero(attributed.flow_of == position)
-            source = sent_by_kernel(attributed.flows[position], attributed.columns.tcp_flags, rows, source)
-        attributed.source[position], attributed.destination[position] = source, ends.destination
+    def _give_resets_to_the_kernel(self, attributed: AttributedBatch) -> None:
+        """Correct the senders of flows that are nothing but resets in a block."""
+        flags = attributed.columns.tcp_flags
+        rows = np.flatnonzero(flags & TCP_RST)
+        for position in np.unique(attributed.flow_of[rows]).tolist():
+            answer = attributed.source[position]
+            if answer is not None and answer.process is None:
+                mine = np.flatnonzero(attributed.flow_of == position)
+                attributed.source[position] = _or_kernel(attributed.flows[position], flags, mine, answer)
 
     def _split(self, attributed: AttributedBatch, positions: Sequence[int], time_ns: Column) -> AttributedBatch:
         """Answer for flows stretch by stretch; all but the first of each become flows of their own in the block."""
@@ -127,7 +138,7 @@ class ReplayAttributor:
                 split.add(position, ends, part)
         attributed = split.renumbered()
         for position, ends in split.answers.items():
-            self._put(attributed, position, ends)
+            attributed.source[position], attributed.destination[position] = ends
         return attributed
 
     def _stretches(self, flow: Flow, rows: Column, times: Column) -> Iterator[tuple[Ends, Column]]:
@@ -141,10 +152,28 @@ class ReplayAttributor:
             done = upto
 
     def _answers(self, flow: Flow, time_ns: int) -> Step[Ends]:
-        known = self._flows.setdefault(flow, _Known())
         begins = self._eras.of(flow) if flow.protocol == Protocol.TCP else []
-        known.answers = EndSearch(self._hosts, time_ns, begins, known.timelines).ends(flow)
-        return known.answers
+        search = EndSearch(self._hosts, time_ns, begins)
+        found = search.ends(flow)
+        source, destination = found.value
+        if source is not None and flow.protocol != Protocol.TCP:
+            source = _or_kernel(flow, _NO_FLAGS, slice(0), source)
+        self._flows[flow] = _Known(
+            source,
+            destination,
+            _LONG_AGO if found.from_ns is None else found.from_ns,
+            _FAR_OFF if found.until_ns is None else found.until_ns,
+            search.connections,
+        )
+        return found._replace(value=Ends(source, destination))
+
+
+def _or_kernel(flow: Flow, tcp_flags: Column, rows: Column | slice, answer: Attribution) -> Attribution:
+    """Return the answer for a sender, or `kernel` for what the kernel sends by itself; see `ends.sent_by_kernel`."""
+    if answer.reason is Reason.NOT_COVERED and answer.evidence:  # it was recorded then, and no look found a socket
+        found = sent_by_kernel(flow, tcp_flags, rows, replace(answer, reason=Reason.NO_SOCKET))
+        return found if found.reason is Reason.KERNEL else answer
+    return sent_by_kernel(flow, tcp_flags, rows, answer)
 
 
 class _Split:

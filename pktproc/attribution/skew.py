@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from pktproc.attribution.history import Span
 
 NS_PER_S = 1_000_000_000
@@ -39,7 +41,7 @@ class SkewGauge:
         edges = sorted([(low, 0) for low, _ in self._intervals] + [(high, 1) for _, high in self._intervals])
         best = count = 0
         middle = 0
-        for (place, closes), (following, _) in zip(edges, [*edges[1:], (0, 0)], strict=True):
+        for (place, closes), (following, _) in pairwise(edges):
             count += -1 if closes else 1
             if count > best:
                 best, middle = count, (place + following) // 2

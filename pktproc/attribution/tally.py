@@ -33,14 +33,20 @@ class Tally:
         packets = np.bincount(flow_of, minlength=len(attributed.flows)).tolist()
         sizes = np.bincount(flow_of, wire_bytes, minlength=len(attributed.flows)).tolist()
         self.shown_bytes += int(wire_bytes.sum())
-        for count, size, *ends in zip(packets, sizes, attributed.source, attributed.destination, strict=True):
-            here = [end for end in ends if end is not None]
-            if any(end.process for end in here):
+        for count, size, source, destination in zip(
+            packets, sizes, attributed.source, attributed.destination, strict=True
+        ):
+            named = False
+            for end in (source, destination):
+                if end is None:
+                    continue
+                if end.process is not None:
+                    named = True
+                elif end.reason:
+                    self.reasons[end.reason] += count
+            if named:
                 self.attributed += count
                 self.attributed_bytes += int(size)
-            for end in here:
-                if end.reason:
-                    self.reasons[end.reason] += count
 
     def add_hidden(self, attributed: AttributedBatch, rows: Column) -> None:
         """Count those packets of a block that are not in `rows` and might have been wanted."""

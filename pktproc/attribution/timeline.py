@@ -22,7 +22,7 @@ AFTERLIFE_NS = 90 * NS_PER_S
 # A look takes a while: what it found may have begun so long after the time that it has.
 LOOK_NS = 20_000_000
 
-_CONNECTED = frozenset({Protocol.TCP, Protocol.DCCP, Protocol.SCTP})
+CONNECTED = frozenset({Protocol.TCP, Protocol.DCCP, Protocol.SCTP})
 _ICMP = frozenset({Protocol.ICMP, Protocol.ICMPV6})
 _HEARD = frozenset({Protocol.TCP, *DATAGRAM})
 
@@ -80,7 +80,7 @@ class Timeline:
         covered = self._covered(time_ns)
         if covered is None:
             return _NOT_COVERED
-        look = self._connection if self._query.protocol in _CONNECTED else self._datagram
+        look = self._connection if self._query.protocol in CONNECTED else self._datagram
         found = look(time_ns, covered)
         if found is not None:
             return found
@@ -102,11 +102,12 @@ class Timeline:
         if era.begin_ns is not None and len(fitting) > 1:
             # An era has one connection. What was there last is its own, the others' ends were heard a moment late.
             fitting = [max(fitting, key=lambda recorded: recorded.span.first_ns)]
-        if fitting:
-            return self._name(fitting, Match.EXACT, time_ns)
+        answer = self._name(fitting, Match.EXACT, time_ns) if fitting else None
+        if answer and (answer.process or answer.holders):
+            return answer
         if era.initiator == (self._query.local_address, self._query.local_port):
-            return None
-        return self._listener(time_ns)
+            return answer
+        return self._listener(time_ns) or answer
 
     def _of_era(self, era: Era) -> list[RecordedSocket]:
         """Return the sockets that can have been born in an era; the first may begin within the look that found it."""

@@ -19,6 +19,11 @@ from pktproc.version import __version__
 
 COMMANDS = {
     "sniff": "Show live packets with the processes that send and receive them.",
+    "enrich": "Name the processes behind the packets of a capture file, by saved evidence.",
+    "wireshark": "Show how Wireshark shows processes, and set it up.",
+    "snapshot": "Look once at the sockets and processes of this host and keep what was seen.",
+    "record": "Keep looking, so that captures can be enriched afterwards.",
+    "who": "Show who used an address, a port or a pid, and when.",
     "doctor": "Show what this machine permits, and the cure for what it does not.",
 }
 """The commands and what `--help` says of them; the module of each has its click command as `command`."""
@@ -54,6 +59,7 @@ Shell completion (bash; zsh and fish likewise): eval "$(_PKTPROC_COMPLETE=bash_s
 _ERRORS = tuple(EXIT_CODES)
 _NAME = "pktproc"
 _COMPLETE = "_PKTPROC_COMPLETE"
+_EXTCAP = "extcap"
 
 
 class Commands(click.Group):
@@ -67,12 +73,16 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, None for a name that is not one."""
         del ctx
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS and cmd_name != _EXTCAP:
             return None
         command = importlib.import_module(f"{__name__}.{cmd_name}").command
         if not isinstance(command, click.Command):
             raise TypeError(f"{__name__}.{cmd_name}.command is not a click command")
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take what Wireshark says to an extcap for a command of its own, which has no name there."""
+        return super().parse_args(ctx, [_EXTCAP, *args] if _is_extcap_call(args) else args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands, as click does, from `COMMANDS`."""
@@ -91,6 +101,10 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name=_NAME)
 def group() -> None:
     """Name the process behind every packet on this host."""
+
+
+def _is_extcap_call(arguments: Sequence[str]) -> bool:
+    return bool(arguments) and (arguments[0] == "--capture" or arguments[0].startswith("--extcap-"))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

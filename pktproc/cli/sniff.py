@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from pktproc.cli.file_options import FileOptions
 from pktproc.cli.print_options import with_print_options
 from pktproc.cli.selection_options import with_selection_options
-from pktproc.cli.sniff_options import EPILOG, SniffCommand, SniffOptions
+from pktproc.cli.sniff_options import EPILOG, SniffCommand, SniffOptions, check_reads_file
+from pktproc.cli.write_options import with_annotate_option
 
 _IN_OUT = click.Choice(["in", "out", "inout"])
 
@@ -25,13 +27,22 @@ _IN_OUT = click.Choice(["in", "out", "inout"])
               help="Keep this many bytes of each packet [262144].")  # fmt: skip
 @click.option("-B", "--buffer-size", "buffer_kib", type=click.IntRange(256, 2097151), default=32768, metavar="KIB",
               help="Size of the capture ring in KiB [32768].")  # fmt: skip
+@click.option("-r", "source", metavar="FILE", help="Read packets from FILE, with the processes that it names.")
+@click.option("-w", "output", metavar="FILE", help="Write packets to FILE (pcapng, with processes); - is stdout.")
+@with_annotate_option
+@click.option("-C", "file_size", metavar="SIZE", help="Next file after SIZE million bytes, or e.g. 500k, 64m, 2g.")
+@click.option("-G", "rotate_seconds", type=click.IntRange(1), metavar="S",
+              help="Next file every S seconds; strftime(3) conversions in its name are replaced.")  # fmt: skip
+@click.option("-W", "file_count", type=click.IntRange(1), metavar="N",
+              help="With -C a ring of N files, with -G exit after N files.")  # fmt: skip
 @click.option("-c", "count", type=click.IntRange(1), metavar="N", help="Exit after N packets.")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Exit after S seconds.")
 @click.option("--engine", type=click.Choice(["auto", "netlink", "procfs"]), default="auto", help="Source of facts.")
 @with_selection_options
 @with_print_options
-@click.option("-l", "--line-buffered", is_flag=True, help="Accepted for tcpdump's sake: output is never held back.")
-@click.option("--print", "print_", is_flag=True, help="Print packets (the default).")
+@click.option("-l", "-U", "--line-buffered", is_flag=True,
+              help="Accepted for tcpdump's sake: output is never held back.")  # fmt: skip
+@click.option("--print", "print_", is_flag=True, help="Print packets as well, with -w.")
 @click.option("-Z", "--relinquish-privileges", "user", metavar="USER",
               help="Once everything is open, become USER, keeping only what finding processes needs.")  # fmt: skip
 @click.argument("words", nargs=-1, metavar="[FILTER]... [-- COMMAND ARG...]")
@@ -46,7 +57,16 @@ def command(context: click.Context, /, words: Sequence[str], **chosen: Any) -> N
     value of each option that selects.
 
     With COMMAND, start it and show only packets of it and its descendants; its standard output goes to standard error.
+
+    -w writes pcapng, with the processes as comments, which any reader shows, and in the fields that newer ones know; -r
+    shows such a file again.
     """
+    if chosen["source"] is not None:
+        check_reads_file(context)
+        from pktproc.cli import file_session  # noqa: PLC0415 - numpy
+
+        file_session.run(FileOptions.of(chosen["source"], (), words, chosen))
+        return
     options = SniffOptions.of(context, words, chosen)
     from pktproc.cli import sniff_session  # noqa: PLC0415 - numpy and scapy, which --help can do without
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
+from click.core import ParameterSource
 
 from pktproc.cli.filter_words import expression
 from pktproc.cli.print_options import PrintOptions
 from pktproc.cli.selection_options import SelectionOptions
+from pktproc.cli.write_options import annotation_forms, check_output, rotation
 from pktproc.errors import UsageError
+
+if TYPE_CHECKING:
+    from pktproc.output.rotation import Rotation
 
 EPILOG = """\b
 Examples:
@@ -20,6 +25,9 @@ Examples:
   pktproc sniff --name 'python*' --follow   programs by name, with their children
   pktproc sniff --netns web --json          another network namespace, as JSON lines
   pktproc sniff -- curl http://example.org  what one command sends and receives
+  pktproc sniff -w day-%H.pcapng -G 3600    write a file an hour, with processes
+  pktproc sniff -r day-09.pcapng port 443   show packets of such a file
+  pktproc sniff -w - | wireshark -k -i -    watch in Wireshark
 
 \b
 Unknown ends and why:
@@ -66,12 +74,20 @@ class SniffOptions:
     engine: str
     selection: SelectionOptions
     printing: PrintOptions
+    prints: bool
+    output: str | None
+    forms: frozenset[str]
+    rotation: Rotation | None
     user: str | None
 
     @classmethod
     def of(cls, context: click.Context, words: Sequence[str], chosen: Mapping[str, Any]) -> Self:
         """Return the options that the command line chose; raise `UsageError` for what does not go together."""
         program = context.meta.get(_COMMAND_KEY, ())
+        output = chosen["output"]
+        prints = output is None or chosen["as_json"] or chosen["print_"]
+        if output is not None:
+            check_output(output, prints=prints)
         selection = SelectionOptions.of(chosen)
         if program and not selection.everything:
             raise UsageError("a command after -- already says whose packets to show: leave --pid, --name, ... out")
@@ -89,5 +105,35 @@ class SniffOptions:
             engine=chosen["engine"],
             selection=selection,
             printing=PrintOptions.of(chosen),
+            prints=prints,
+            output=output,
+            forms=annotation_forms(chosen["annotate"]),
+            rotation=rotation(chosen),
             user=chosen["user"],
         )
+
+
+_LIVE = {
+    "interfaces": "-i",
+    "netns": "--netns",
+    "list_interfaces": "-D",
+    "way": "-Q",
+    "no_promiscuous": "-p",
+    "snaplen": "-s",
+    "buffer_kib": "-B",
+    "file_size": "-C",
+    "rotate_seconds": "-G",
+    "file_count": "-W",
+    "duration": "--duration",
+    "engine": "--engine",
+    "user": "-Z",
+}
+
+
+def check_reads_file(context: click.Context) -> None:
+    """Raise `UsageError` for options of a live capture beside `-r`."""
+    if _COMMAND_KEY in context.meta:
+        raise UsageError("-r reads a file: leave the command after -- out")
+    for name, flag in _LIVE.items():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"-r reads a file: leave {flag} out")

@@ -27,6 +27,7 @@ from pktproc.kernel.processes import ProcessReader
 from pktproc.live import LiveAttribution
 from pktproc.output.escape import escape
 from pktproc.output.stream import write_all
+from pktproc.packet_file import PacketFile
 from pktproc.packets.batch import Column
 
 _NS_PER_S = 1_000_000_000
@@ -84,7 +85,9 @@ def run(options: SniffOptions) -> None:
         say(f"listening on {', '.join(map(escape, capture.interfaces))}{place}, engine {live.engine.name}")
         tally = Tally()
         try:
-            _Session(options, live, tally).run()
+            with PacketFile(options.output, forms=options.forms, cmdline=cmdline, rotation=options.rotation) as file:
+                _Session(options, live, tally, file).run()
+                file.statistics(live.statistics())
         finally:
             click.echo(summary.of_capture(tally, live.statistics()), err=True, nl=False)
             for shortfall in live.shortfalls():
@@ -92,11 +95,12 @@ def run(options: SniffOptions) -> None:
 
 
 class _Session:
-    def __init__(self, options: SniffOptions, live: LiveAttribution, tally: Tally) -> None:
+    def __init__(self, options: SniffOptions, live: LiveAttribution, tally: Tally, file: PacketFile) -> None:
         self._options = options
         self._live = live
         self._tally = tally
-        self._format = options.printing.formatter()
+        self._file = file
+        self._format = options.printing.formatter() if options.prints else None
         self._command = _start(options.program) if options.program else None
         selection = _selection(options, self._command)
         self._sieve = ProcessSieve(selection, ProcessReader(cmdline=False).read)
@@ -114,15 +118,17 @@ class _Session:
                 self._command.terminate()
 
     def _show(self, block: AttributedBatch) -> bool:
-        """Print the wanted packets of a block; return whether that were enough."""
+        """Write and print the wanted packets of a block; return whether that were enough."""
         rows: Column = self._sieve.rows(block)
         if self._options.count is not None:
             rows = rows[: self._options.count - self._tally.shown]
-        write_all(sys.stdout.fileno(), self._format.lines(block, rows))
+        self._file.write(block, rows)
+        if self._format is not None:
+            write_all(sys.stdout.fileno(), self._format.lines(block, rows))
         self._tally.add(block, rows)
         if len(rows) < len(block.batch) and not self._sieve.takes_everything:
             self._tally.add_hidden(block, rows)
-        return self._options.count is not None and self._tally.shown >= self._options.count
+        return self._file.finished or (self._options.count is not None and self._tally.shown >= self._options.count)
 
     def _look_at_command(self) -> None:
         if self._command is None:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP
 
 from attribution.host import HOME, NS_PER_S
@@ -160,6 +161,12 @@ class TestListener:
         assert destination is not None
         assert (destination.process, destination.match) == (A, Match.LISTENER)
 
+    def test_names_the_server_of_a_connection_of_which_only_the_end_was_heard(self, record: Record) -> None:
+        record.saw(A, span(0, 100), self.LISTENER)
+        record.saw(None, span(5.7, 5.7, after=5, before=5.7), (OURS, 80), (THEIRS, 5))
+        packets = [(5.5, tcp((THEIRS, 5), (OURS, 80), "S")), (5.6, tcp((OURS, 80), (THEIRS, 5), "FA"))]
+        assert names(replay(record, packets)) == [(None, "a"), ("a", None)]
+
     def test_is_not_named_if_others_serve_the_port(self, record: Record) -> None:
         record.saw(A, span(0, 100), self.LISTENER)
         record.saw(B, span(50, 60, after=49, before=61), (OURS, 80), (THEIRS, 7))
@@ -256,6 +263,13 @@ def test_a_skew_that_all_connections_share_is_noticed(record: Record) -> None:
     assert again.skew.suggestion_ns() is None
 
 
+def test_without_connections_no_skew_is_suggested(record: Record) -> None:
+    attributor = ReplayAttributor([record])
+    assert attributor.skew.suggestion_ns() is None
+    attributor.attribute(file_batch([(1, udp(CLIENT, SERVER))]))
+    assert attributor.skew.suggestion_ns() is None
+
+
 def test_an_icmp_error_belongs_to_who_sent_the_packet_in_it(record: Record) -> None:
     record.saw(A, span(0, 100), (OURS, 5000), protocol=UDP_NUMBER)
     error = IP(src=THEIRS, dst=OURS) / ICMP(type=3, code=3) / udp((OURS, 5000), SERVER)
@@ -267,6 +281,13 @@ def test_echoes_of_ping_are_its_own_by_their_id(record: Record) -> None:
     record.saw(ping, span(0, 100), ("0.0.0.0", 1), protocol=Protocol.ICMP, raw=True)
     echoes = [(5, IP(src=OURS, dst=THEIRS) / ICMP(type=8, id=number)) for number in (4711, 99)]
     assert names(replay(record, echoes)) == [("ping", None), ("?ambiguous", None)]
+
+
+@pytest.mark.parametrize("hears", [True, False])
+def test_neighbour_discovery_is_the_kernel_s(record: Record, *, hears: bool) -> None:
+    record.covered = [Coverage(at(0), at(100), "netlink", hears_ends=hears, interval_ns=NS_PER_S)]
+    asked = IPv6(src=OURS6, dst="ff02::1:ff00:2") / ICMPv6ND_NS(tgt=THEIRS6)
+    assert names(replay(record, [(5, asked)])) == [("?kernel", None)]
 
 
 def test_a_reset_from_a_closed_port_is_the_kernel_s(record: Record) -> None:

@@ -164,4 +164,4 @@ def test_bash_completes_commands() -> None:
         check=False,
         timeout=60,
     )
-    assert told.stdout.split() == ["plain,sniff"]
+    assert told.stdout.split() == ["plain,sniff", "plain,snapshot"]

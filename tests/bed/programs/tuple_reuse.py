@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--source-port", type=int, required=True)
     parser.add_argument("--udp", action="store_true")
     parser.add_argument("--sizes", type=int, nargs="+", default=[101, 202], help="payload of each process in turn")
+    parser.add_argument("--paced", action="store_true", help="each process stays until a line arrives")
     parser.add_argument("--count", type=int, default=5, help="payloads of each process")
     options = parser.parse_args()
     tell("ready")
@@ -47,6 +48,8 @@ def use(options: argparse.Namespace, size: int) -> None:
             sock.sendall(bytes(size))
             sock.recv(size, socket.MSG_WAITALL)
         tell("used", local=end(sock.getsockname()), bytes=size, count=options.count)
+        if options.paced:
+            wait_for_line()
 
 
 if __name__ == "__main__":
