@@ -1,0 +1,1 @@
+"""What Wireshark makes of pktproc, as tshark tells it."""
