@@ -12,9 +12,17 @@ from bed.program import TIMEOUT, Command
 class WebServer(Command):
     """Run http.server on a directory; leaving the constructor means that it accepts connections."""
 
-    def __init__(self, address: str, port: int, directory: Path, namespace: Namespace) -> None:
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        directory: Path,
+        namespace: Namespace,
+        *,
+        interpreter: str = sys.executable,
+    ) -> None:
         command = [
-            sys.executable,
+            interpreter,
             "-u",
             "-m",
             "http.server",
