@@ -40,23 +40,25 @@ READERS: dict[str, Callable[[str], int]] = {"pktproc": read_by_pktproc, "scapy":
 
 
 def child(reader: str, path: str) -> None:
-    """Read a file and print how many packets there were, how long that took, and the largest resident size in kB."""
-    begin = time.perf_counter()
+    """Read a file and print the number of packets, seconds passed, seconds of CPU, and the peak resident size in kB."""
+    begin, busy = time.perf_counter(), time.process_time()
     count = READERS[reader](path)
-    seconds = time.perf_counter() - begin
+    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - busy
     # The size that wait4(2) tells includes the parent's, from before the exec.
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    print(count, seconds, peak)
+    print(count, seconds, cpu_seconds, peak)
 
 
 def measure(name: str, reader: str, path: Path, runs: int) -> tuple[object, ...]:
     """Return a row: the best of some runs."""
-    best, peak = 0.0, 0
+    costs, peak = [], 0
     for _ in range(runs):
         command = [sys.executable, "-m", "benchmarks.reading", "--reader", reader, str(path)]
-        count, seconds, kilobytes = subprocess.run(command, capture_output=True, check=True).stdout.split()
-        best, peak = max(best, int(count) / float(seconds)), max(peak, int(kilobytes))
-    return name, reader, int(count), f"{best:,.0f}", peak // 1000
+        count, *seconds, kilobytes = subprocess.run(command, capture_output=True, check=True).stdout.split()
+        costs.append([float(value) / int(count) for value in seconds])
+        peak = max(peak, int(kilobytes))
+    passed, busy = map(min, zip(*costs, strict=True))
+    return name, reader, int(count), f"{1 / passed:,.0f}", f"{busy * 1e6:.3f}", peak // 1000
 
 
 def main() -> None:
@@ -85,7 +87,7 @@ def main() -> None:
             with packed.open("wb") as output:
                 subprocess.run([program, "-1", "-c", Path(directory, "made.pcap")], stdout=output, check=True)
             rows.append(measure(f"pcap, {program}", "pktproc", packed, 1))
-    print_table(("file", "reader", "packets", "packets/s", "peak RSS MB"), rows)
+    print_table(("file", "reader", "packets", "packets/s", "CPU µs/packet", "peak RSS MB"), rows)
 
 
 if __name__ == "__main__":

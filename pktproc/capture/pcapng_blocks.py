@@ -21,6 +21,7 @@ _MIN_BYTES = np.full(_OTHER_BLOCK + 1, MIN_BLOCK_BYTES, np.int64)
 _MIN_BYTES[pcapng.INTERFACE_DESCRIPTION] += 8
 _MIN_BYTES[[pcapng.ENHANCED_PACKET, pcapng.OBSOLETE_PACKET]] += pcapng.ENHANCED_PACKET_BYTES
 _MIN_BYTES[pcapng.SIMPLE_PACKET] += 4
+_LEAST_PACKET_BYTES = int(_MIN_BYTES[pcapng.ENHANCED_PACKET])
 _SECTION_HEADER_BYTES = MIN_BLOCK_BYTES + 16
 
 
@@ -55,10 +56,12 @@ class BlockFinder:
         self._head = struct.Struct(f"{order}II").unpack_from
         kind = np.array([pcapng.ENHANCED_PACKET], f"{order}u4").view(np.uint32)[0]
         found = np.flatnonzero(self.words[:-1].view(np.uint32) == kind)
-        self._candidates = found
-        self._lengths = self.words[found + 1].astype(np.int64)
-        self._next = found + (self._lengths >> 2)
-        self._breaks = np.append(np.flatnonzero(self._next[:-1] != found[1:]), len(found) - 1)
+        length = self.words[found + 1].astype(np.int64)
+        # The number of an interface may be that of the type too; no time stamp is a possible length.
+        likely = (length >= _LEAST_PACKET_BYTES) & (length <= MAX_RECORD_BYTES)
+        self._candidates = found[likely]
+        follows = self._candidates[:-1] + (length[likely][:-1] >> 2) == self._candidates[1:]
+        self._breaks = np.append(np.flatnonzero(~follows), len(self._candidates) - 1)
 
     def blocks(self, start: int) -> Blocks:
         """Return the whole blocks from a position on, up to the next section header."""

@@ -10,7 +10,7 @@ import numpy as np
 from pktproc.capture import timestamps
 from pktproc.capture.file_batch import FileBatch, Origin
 from pktproc.capture.pcapng_blocks import MIN_BLOCK_BYTES, BlockFinder, Blocks
-from pktproc.capture.pcapng_packets import Packets, distinct_options, packet_types, packets_of
+from pktproc.capture.pcapng_packets import Packets, distinct_options, packets_of
 from pktproc.capture.pcapng_section import Section, check_version, section_order
 from pktproc.errors import FormatError
 from pktproc.model import Interface
@@ -112,7 +112,7 @@ class PcapngDecoder:
             wire_bytes=packets.wire,
             time_ns=self._times(blocks, packets),
             interface=packets.interface + self._first_interface,
-            packet_type=packet_types(chosen, option_sets, section.order),
+            packet_type=section.packet_types(option_sets)[chosen],
             linktype=section.columns().linktype[packets.interface],
             interfaces=self._seen,
         )

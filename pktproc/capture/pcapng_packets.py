@@ -114,14 +114,8 @@ def distinct_options(data: Bytes, start: Column, end: Column) -> tuple[Column, l
     return chosen, list(known)
 
 
-def packet_types(chosen: Column, option_sets: list[bytes], order: ByteOrder) -> Column:
-    """Return each packet's `PacketType` (uint8) by the epb_flags among its options."""
-    # Packets without options have index -1: the last one.
-    types = [*(_packet_type(options, order) for options in option_sets), PacketType.UNKNOWN]
-    return np.array(types, np.uint8)[chosen]
-
-
-def _packet_type(options: bytes, order: ByteOrder) -> PacketType:
+def packet_type(options: bytes, order: ByteOrder) -> PacketType:
+    """Return what the epb_flags among a packet's options tell."""
     try:
         flags = next((value for code, value in pcapng.read_options(options, order) if code == pcapng.EPB_FLAGS), b"")
     except FormatError:

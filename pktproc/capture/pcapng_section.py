@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pktproc.capture.file_batch import DEFAULT_TSRESOL, SectionInterface
+from pktproc.capture.pcapng_packets import packet_type
 from pktproc.errors import FormatError
+from pktproc.model import PacketType
 from pktproc.packets import pcapng
 from pktproc.packets.batch import Column
 from pktproc.packets.pcapng import ByteOrder
@@ -16,6 +18,8 @@ from pktproc.packets.pcapng import ByteOrder
 _MAJOR_VERSION = 1
 _MAGIC_END = 12
 _MAX_NAME_BYTES = 256  # the kernel allows 16, Windows' device names have 50
+# Options of so many flows, each with a comment, take less than 32 MB.
+_MAX_REMEMBERED, _MAX_REMEMBERED_BYTES = 1 << 15, 1 << 9
 
 
 class InterfaceColumns(NamedTuple):
@@ -33,6 +37,7 @@ class Section:
         self.order = order
         self.interfaces: list[SectionInterface] = []
         self.process_blocks = 0
+        self._packet_types: dict[bytes, PacketType] = {}
         self._columns: InterfaceColumns | None = None
 
     def describe(self, body: bytes) -> SectionInterface:
@@ -50,6 +55,19 @@ class Section:
         self.interfaces.append(interface)
         self._columns = None
         return interface
+
+    def packet_types(self, option_sets: list[bytes]) -> Column:
+        """Return the `PacketType` (uint8) of packets with such options, and at the end that of packets without."""
+        known = self._packet_types
+        types = []
+        for options in option_sets:
+            found = known.get(options)
+            if found is None:
+                found = packet_type(options, self.order)
+                if len(options) <= _MAX_REMEMBERED_BYTES and len(known) < _MAX_REMEMBERED:
+                    known[options] = found
+            types.append(found)
+        return np.array([*types, PacketType.UNKNOWN], np.uint8)
 
     def columns(self) -> InterfaceColumns:
         """Return the interfaces as columns."""
