@@ -18,7 +18,7 @@ from pktproc.snapshots.store import Store
 NS_PER_S = 1_000_000_000
 # Ends of sockets are waited for so long at a time, and read together when one has come.
 _HEARING_S = 0.1
-_GATHERING_S = 0.05
+_GATHERING_S = 0.1
 _LONGEST_SLEEP_S = 0.2
 
 
@@ -53,6 +53,7 @@ class Recording:
                 interval_ns=interval_ns,
                 retention=self._retention,
                 namespaces=self.engine.namespaces_in_turns,
+                cost_clock=time.thread_time_ns,
             )
             self._opened = opened.pop_all()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from functools import cache
 
 from pktproc.kernel import netlink
 from pktproc.model import V4_MAPPED_PREFIX, Protocol, Socket
@@ -13,6 +14,7 @@ TCPDIAG_GETSOCK = 18
 _SWAPPED = frozenset({Protocol.UDP, Protocol.UDPLITE})
 ANY_COOKIE = 0xFFFFFFFFFFFFFFFF
 ALL_STATES = 0xFFFFFFFF
+Lasting = tuple[bytes, ...]
 
 TCP_ESTABLISHED = 1
 TCP_SYN_RECV = 3
@@ -93,6 +95,18 @@ def exact_request(
         )
     )
     return _request(0, family, protocol, states=ALL_STATES, sockid=sockid, sequence=sequence)
+
+
+@cache
+def lasting_layout(size: int) -> struct.Struct | None:
+    """Return the layout of a netlink message whose payload of `size` bytes is an inet_diag message; None if it is not.
+
+    It has the fields of the netlink header and three that stay the same for as long as the socket does not change: all
+    but the timer, its retransmissions and expiry, and the lengths of the queues. Sizes are multiples of 4 and bounded
+    by what the kernel adds as attributes.
+    """
+    rest = size - _MESSAGE.size
+    return None if rest < 0 or size % 4 else struct.Struct(f"=IHHII2s2x48s12x{rest + 8}s")
 
 
 def parse_socket(payload: memoryview, netns: int, protocol: int) -> Socket | None:

@@ -31,7 +31,7 @@ class _Room:
     def __init__(self, netns: int, *, hears: bool) -> None:
         self.diag = DiagSocket(netns)
         self.addresses = AddressSocket()
-        self.known: dict[int, dict[bytes, Socket]] = {}
+        self.known: dict[int, dict[inet_diag.Lasting, Socket]] = {}
         self.ended: EndedSockets | None = None
         self.deaf = ""
         if not hears:
@@ -121,9 +121,9 @@ class NetlinkEngine:
         room = self._room(netns)
         if room is None:
             return self._floor.sockets(netns)
-        found, tcp_in_use = self._floor.raw_sockets(netns)
+        found, in_use = self._floor.raw_sockets(netns)
         for protocol in _DIAG_PROTOCOLS:
-            found += self._survey(room, protocol, tcp_in_use)
+            found += self._survey(room, protocol, in_use.get(protocol.name))
         return found
 
     def candidates(self, queries: Sequence[Query]) -> list[list[Socket]]:
@@ -205,17 +205,20 @@ class NetlinkEngine:
             self._limit(f"{error}; reading procfs instead")
             return self._floor.candidates(queries)
 
-    def _survey(self, room: _Room, protocol: int, tcp_in_use: int | None) -> Iterable[Socket]:
+    def _survey(self, room: _Room, protocol: int, in_use: int | None) -> Iterable[Socket]:
         """Return all sockets of a protocol; those that have not changed since the last time are the same objects.
 
-        Where nothing of TCP but listeners is in use, the host's table of connections is not walked.
+        Of none in use nothing is asked. Where nothing of TCP but listeners is in use, the host's table of connections
+        is not walked.
         """
+        if in_use == 0:
+            return ()
         try:
             known = room.known.get(protocol, {})
-            found: dict[bytes, Socket] | None = None
-            if protocol == Protocol.TCP and tcp_in_use is not None:
+            found: dict[inet_diag.Lasting, Socket] | None = None
+            if protocol == Protocol.TCP and in_use is not None:
                 found = room.diag.survey(protocol, known, states=_LISTEN_STATES)
-            if found is None or len(found) != tcp_in_use:
+            if found is None or len(found) != in_use:
                 found = room.diag.survey(protocol, known)
             room.known[protocol] = found
             return found.values()

@@ -22,7 +22,8 @@ INET_TABLES: dict[str, Protocol | None] = {
     "icmp": Protocol.ICMP,
     "icmp6": Protocol.ICMPV6,
 }
-RAW_TABLES = ("raw", "raw6", "icmp", "icmp6")
+RAW_TABLES = ("raw", "raw6")
+ICMP_TABLES = ("icmp", "icmp6")
 PACKET_TABLE = "packet"
 _INET_FIELDS = 10  # sl local remote st queues timer retrnsmt uid timeout inode
 _PACKET_FIELDS = 9  # sk RefCnt Type Proto Iface R Rmem User Inode
@@ -125,21 +126,27 @@ def read_table(net: Path, table: str, netns: int, ports: Container[str] | None =
         return []
 
 
-def tcp_in_use(net: Path) -> int | None:
-    """Return how many TCP sockets a namespace has, those in TIME_WAIT or half open apart; None if that is not told.
+def in_use(net: Path) -> dict[str, int]:
+    """Return how many sockets a namespace has by kind: `TCP`, `UDP`, `UDPLITE`, `RAW`; nothing of what is not told.
 
-    The number is that in `TCP: inuse 12 ...` of sockstat and sockstat6 (sockstat_seq_show in net/ipv4/proc.c).
+    The numbers are those in `TCP: inuse 12 ...` of sockstat and sockstat6 (sockstat_seq_show in net/ipv4/proc.c). Of
+    TCP those in TIME_WAIT or half open do not count.
     """
-    count = 0
-    for name, label in (("sockstat", "TCP:"), ("sockstat6", "TCP6:")):
+    counts: dict[str, int] = {}
+    for name in ("sockstat", "sockstat6"):
         try:
-            with (net / name).open(encoding="ascii", errors="replace") as lines:
-                words = next((line.split() for line in lines if line.startswith(label)), [])
-            count += int(words[words.index("inuse") + 1])
-        except (OSError, ValueError, IndexError):
+            text = (net / name).read_text(encoding="ascii", errors="replace")
+        except OSError:
             if name == "sockstat":
-                return None  # without IPv6 there is no sockstat6
-    return count
+                return {}
+            continue  # without IPv6
+        for line in text.splitlines():
+            kind, _, rest = line.partition(": inuse ")
+            number = rest.partition(" ")[0]
+            if number.isdecimal():
+                kind = kind.removesuffix("6")
+                counts[kind] = counts.get(kind, 0) + int(number)
+    return counts
 
 
 def tables_of(protocol: int) -> tuple[str, ...]:

@@ -73,14 +73,15 @@ class ProcfsEngine:
         """Return the sockets of one table of a namespace, those with local `ports`; none if it cannot be read."""
         return self._inside(netns, lambda net: proc_net.read_table(net, name, netns, ports), [])
 
-    def raw_sockets(self, netns: int) -> tuple[list[Socket], int | None]:
-        """Return the raw and ICMP sockets of a namespace, and how many TCP sockets it has, lingering ones apart."""
+    def raw_sockets(self, netns: int) -> tuple[list[Socket], dict[str, int]]:
+        """Return the raw and ICMP sockets of a namespace, and how many of which kind are in use (`proc_net.in_use`)."""
 
-        def work(net: Path) -> tuple[list[Socket], int | None]:
-            found = [socket for name in proc_net.RAW_TABLES for socket in proc_net.read_table(net, name, netns)]
-            return found, proc_net.tcp_in_use(net)
+        def work(net: Path) -> tuple[list[Socket], dict[str, int]]:
+            counts = proc_net.in_use(net)
+            tables = proc_net.ICMP_TABLES if counts.get("RAW") == 0 else proc_net.RAW_TABLES + proc_net.ICMP_TABLES
+            return [socket for name in tables for socket in proc_net.read_table(net, name, netns)], counts
 
-        nothing: tuple[list[Socket], int | None] = ([], None)
+        nothing: tuple[list[Socket], dict[str, int]] = ([], {})
         return self._inside(netns, work, nothing)
 
     def candidates(self, queries: Sequence[Query]) -> list[list[Socket]]:

@@ -25,6 +25,8 @@ FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _RECEIVE_BYTES = 1 << 18
 _DESTROY_BUFFER_BYTES = 4 << 20
 _TIMEOUT_S = 2
+Facts = Mapping[inet_diag.Lasting, SocketFact]
+
 # inet_diag answers a look-up for which there is no socket with ENOENT; UDP on some kernels with ESTALE for a cookie.
 _NO_SOCKET = frozenset({errno.ENOENT, errno.ESTALE})
 
@@ -71,14 +73,14 @@ class DiagSocket:
             yield from self._transact(request, protocol)
 
     def survey(
-        self, protocol: int, known: Mapping[bytes, SocketFact], *, states: int = inet_diag.ALL_STATES
-    ) -> dict[bytes, SocketFact]:
+        self, protocol: int, known: Facts, *, states: int = inet_diag.ALL_STATES
+    ) -> dict[inet_diag.Lasting, SocketFact]:
         """Return all sockets of a protocol by what lasts of their messages; those in `known` are the same objects.
 
         To find a socket unchanged costs a tenth of reading its message. Raise `Unsupported` if the kernel has no
         handler for the protocol.
         """
-        found: dict[bytes, SocketFact] = {}
+        found: dict[inet_diag.Lasting, SocketFact] = {}
         for request in self._surveys(protocol, states):
             self._socket.send(request)
             while self._take_in(self._receive(), protocol, known, found):
@@ -94,30 +96,39 @@ class DiagSocket:
             self._sequence += 1
             yield inet_diag.dump_request(family, protocol, states=states, sequence=self._sequence)
 
-    def _take_in(
-        self, data: bytes, protocol: int, known: Mapping[bytes, SocketFact], found: dict[bytes, SocketFact]
-    ) -> bool:
+    def _take_in(self, data: bytes, protocol: int, known: Facts, found: dict[inet_diag.Lasting, SocketFact]) -> bool:
         """Add the sockets of one datagram; return whether more follow."""
-        unpack, size = netlink.HEADER.unpack_from, netlink.HEADER.size
-        position = 0
-        while position + size <= len(data):
-            length, kind, _, sequence, _ = unpack(data, position)
-            begin, end = position + size, position + length
-            if length < size or end > len(data):
-                return True
-            position += (length + 3) & ~3
-            if sequence != self._sequence:
-                continue
-            if kind in (netlink.NLMSG_ERROR, netlink.NLMSG_DONE):
-                message = netlink.Message(kind, 0, sequence, memoryview(data)[begin:end])
+        view = memoryview(data)
+        while (message := next(netlink.messages(view), None)) is not None:
+            ours = message.sequence == self._sequence
+            if ours and message.type in (netlink.NLMSG_ERROR, netlink.NLMSG_DONE):
                 _raise_for(netlink.error_code(message), protocol, dump=True)
                 return False
-            # All that lasts: not the timer, its retransmissions and expiry, nor the lengths of the queues.
-            key = data[begin : begin + 2] + data[begin + 4 : begin + 52] + data[begin + 64 : end]
-            fact = known.get(key) or inet_diag.parse_socket(memoryview(data)[begin:end], self.netns, protocol)
+            taken = self._take_run(view, len(message.payload), protocol, known, found) if ours else 0
+            view = view[taken or netlink.align(netlink.HEADER.size + len(message.payload)) :]
+        return True
+
+    def _take_run(
+        self, view: memoryview, size: int, protocol: int, known: Facts, found: dict[inet_diag.Lasting, SocketFact]
+    ) -> int:
+        """Add the sockets of messages of one size, as most are that follow each other; return their length."""
+        layout = inet_diag.lasting_layout(size)
+        if layout is None:
+            return 0
+        position = 0
+        whole = len(view) // layout.size * layout.size
+        for length, kind, _, sequence, _, *lasting in layout.iter_unpack(view[:whole]):
+            if length != layout.size or sequence != self._sequence or kind in (netlink.NLMSG_ERROR, netlink.NLMSG_DONE):
+                break
+            key = tuple(lasting)
+            fact = known.get(key)
+            if fact is None:
+                payload = view[position + netlink.HEADER.size : position + length]
+                fact = inet_diag.parse_socket(payload, self.netns, protocol)
             if fact is not None:
                 found[key] = fact
-        return True
+            position += length
+        return position
 
     def _receive(self) -> bytes:
         try:

@@ -98,10 +98,11 @@ class Census:
         tracked = space.sockets.pop(socket.cookie, socket)
         space.missed.discard(socket.cookie)
         if isinstance(tracked, TrackedSocket):
-            seen_ns = tracked.missed[0] if tracked.missed else space.looked_ns or 0
+            # Where a look has missed it meanwhile, it may have ended before that look, or been passed over by it.
+            last_ns = tracked.missed[0] if tracked.missed else max(space.looked_ns or 0, heard.since_ns)
             if tracked.row is None:
                 tracked.row = self._store.add_socket(tracked.socket, tracked.after_ns, tracked.first_ns)
-            self._end(tracked, max(seen_ns, heard.since_ns), heard.until_ns)
+            self._end(tracked, last_ns, heard.until_ns)
         elif tracked is not None:
             at_ns = heard.until_ns
             self._store.add_socket(socket, space.looked_ns, at_ns, at_ns, at_ns)

@@ -18,7 +18,7 @@ YOUNG_LOOKS = 3
 VERIFY_LOOKS = 10
 MAX_GAINERS = 8
 # Looks at processes may take these shares of the time: at those that may hold what is new, and at everyone.
-LIKELY_SHARE = 0.02
+LIKELY_SHARE = 0.05
 EVERYONE_SHARE = 0.01
 
 _Port = tuple[int, int, int]
@@ -29,8 +29,8 @@ class HolderLog:
 
     New sockets are looked for with the holders of listeners on their port, with processes that lately opened sockets,
     and with new processes; then with everyone. All are verified every `VERIFY_LOOKS` looks. `share` scales how much of
-    the time that may take. `denied` of `looked_at` processes the last look at everyone could not inspect;
-    `verified_ns` is when all sockets were last asked for.
+    the time that may take, counted by `cost_clock` if it is given. `denied` of `looked_at` processes the last look at
+    everyone could not inspect; `verified_ns` is when all sockets were last asked for.
     """
 
     def __init__(
@@ -40,17 +40,20 @@ class HolderLog:
         clock: Callable[[], int],
         wall_clock: Callable[[], int],
         *,
+        cost_clock: Callable[[], int] | None = None,
         share: float = 1.0,
     ) -> None:
         self._engine = engine
         self._store = store
         self._clock = clock
         self._wall_clock = wall_clock
+        self._cost_clock = cost_clock or clock
         self.descriptions = Descriptions(store)
         self.denied = self.looked_at = self.verified_ns = 0
         self._sockets: dict[int, TrackedSocket] = {}
         self._unheld: dict[int, TrackedSocket] = {}
         self._new: list[TrackedSocket] = []
+        self._let_go: list[TrackedSocket] = []
         self._young: deque[list[TrackedSocket]] = deque(maxlen=YOUNG_LOOKS)
         self._listeners: dict[_Port, dict[int, TrackedSocket]] = {}
         self._gainers: OrderedDict[ProcessId, Process] = OrderedDict()
@@ -72,7 +75,7 @@ class HolderLog:
         for holding in tracked.holders.values():
             self._end(tracked, holding, before_ns)
         tracked.holders.clear()
-        if self._sockets.get(inode) is tracked:
+        if self._sockets.get(inode) is tracked:  # a socket with other ends may have the inode
             del self._sockets[inode]
             self._unheld.pop(inode, None)
         listeners = self._listeners.get(_port(tracked), {})
@@ -83,6 +86,9 @@ class HolderLog:
         """Find the holders of new sockets, and see whether known ones still hold theirs."""
         self._young.append(self._new)
         self._new = []
+        # Most of what nobody was found to hold any more has been closed by now.
+        self._unheld |= {tracked.socket.inode: tracked for tracked in self._let_go if self._is_there(tracked)}
+        self._let_go = []
         if self._looks_since_verified is None:
             self._look_at_everyone(self._sockets)
             return
@@ -95,6 +101,9 @@ class HolderLog:
         if (self._unheld or due) and self._everyone_pace.allows(self._clock()):
             all_of_them = self._looks_since_verified * 2 >= VERIFY_LOOKS
             self._look_at_everyone(self._sockets if all_of_them else self._unheld)
+
+    def _is_there(self, tracked: TrackedSocket) -> bool:
+        return self._sockets.get(tracked.socket.inode) is tracked
 
     def verify(self) -> None:
         """Look at everyone for all sockets."""
@@ -133,9 +142,9 @@ class HolderLog:
             self._unheld.pop(inode, None)  # of whom nobody can be found; the next look at all of them asks again
 
     def _timed(self, pace: Pace, look: Callable[[], Holdings]) -> tuple[Holdings, int]:
-        begin, begin_ns = self._clock(), self._wall_clock()
+        begin, begin_ns = self._cost_clock(), self._wall_clock()
         found = look()
-        pace.worked(begin, self._clock())
+        pace.worked(begin, self._cost_clock())
         return found, begin_ns
 
     def _take(self, found: Holdings, asked: Mapping[int, TrackedSocket], begin_ns: int, *, exhaustive: bool) -> None:
@@ -151,7 +160,7 @@ class HolderLog:
             if exhaustive and tracked.holders:
                 self._remove_others(tracked, holders, end_ns)
                 if not holders:
-                    self._unheld[inode] = tracked
+                    self._let_go.append(tracked)
             for process in holders:
                 self._hold(tracked, process, begin_ns, end_ns)
             if holders:

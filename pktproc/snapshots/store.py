@@ -220,8 +220,8 @@ class Store:
 
     def shrink(self) -> None:
         """Give the space that is not in use any more back to the file system."""
-        self._run("PRAGMA incremental_vacuum").fetchall()
-        self._run("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with errors_of(self.path):  # as a script, since it takes a step for each page
+            self._connection.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Leave a store that is one plain file, unless somebody reads it just now."""

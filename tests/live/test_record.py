@@ -379,11 +379,12 @@ def test_a_store_that_is_too_large_loses_its_oldest_evidence(store: Path) -> Non
     begin_ns = time.time_ns() - 3600 * NS_PER_S
     local = pack_address("10.77.0.1")
     with closing(Store(store)) as filled, filled.transaction():
-        filled.begin_coverage(begin_ns, "netlink", hears_ends=True, interval_ns=NS_PER_S)
+        coverage = filled.begin_coverage(begin_ns, "netlink", hears_ends=True, interval_ns=NS_PER_S)
         for number in range(59_000):
             at_ns = begin_ns + number * 1_000_000
             socket = Socket(HOME, 17, local, number % 60_000, UNSPECIFIED_V4, 0, 7, number, number, 0)
             filled.add_socket(socket, None, at_ns, at_ns, at_ns)
+        filled.extend_coverage(coverage, at_ns, at_ns)
     assert store.stat().st_size > 8 << 20
     with Recorder(store, "--max-size", "8M") as recorder:
         wait_until(lambda: store.stat().st_size < 8 << 20)

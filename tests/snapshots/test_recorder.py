@@ -82,6 +82,19 @@ def test_a_socket_that_no_look_found_is_known_by_its_end(bench: Bench) -> None:
     assert recorded.holders == ()
 
 
+def test_an_end_that_is_told_after_a_look_has_missed_the_socket_was_before_or_after_it(bench: Bench) -> None:
+    bench.recorder.look()
+    socket = bench.bind(bench.host.start("dnsmasq"))
+    bench.look()
+    bench.wait(0.9)
+    bench.host.passed_over.add(socket.cookie)
+    bench.look(0.1)
+    bench.wait(0.4)
+    bench.host.close(socket)
+    bench.look(0.6)
+    assert bench.only(socket).span == Span(at(0), at(1), at(1), at(3))
+
+
 def test_ends_of_sockets_that_never_had_a_port_are_nothing(bench: Bench) -> None:
     bench.recorder.look()
     bench.host.close(bench.bind(bench.host.start("probe"), port=0))
