@@ -90,12 +90,16 @@ class EndSearch:
 def _choose(by_source: _Answers, by_destination: _Answers) -> Ends:
     """Return the answers of the places in which the ends live; an address can be that of several places.
 
-    Both ends of loopback packets are in one place, so that in which both are known goes first.
+    Both ends of loopback packets are in one place, so one that surely has no socket for either end is none of them.
     """
     if len(by_source) > 1 and by_source.keys() == by_destination.keys():
-        both = [place for place, answer in by_source.items() if answer.process and by_destination[place].process]
-        if len(both) == 1:
-            return Ends(by_source[both[0]], by_destination[both[0]])
+        left = [
+            place
+            for place, answer in by_source.items()
+            if Reason.NO_SOCKET not in (answer.reason, by_destination[place].reason)
+        ]
+        if len(left) == 1:
+            return Ends(by_source[left[0]], by_destination[left[0]])
     return Ends(_best(by_source), _best(by_destination))
 
 
@@ -103,7 +107,7 @@ def _best(answers: _Answers) -> Attribution | None:
     if len(answers) <= 1:
         return next(iter(answers.values()), None)
     exact = [answer for answer in answers.values() if answer.match is Match.EXACT]
-    if len(exact) == 1:
+    if len(exact) == 1 and all(a is exact[0] or a.reason is Reason.NO_SOCKET for a in answers.values()):
         return exact[0]
     candidates = tuple(dict.fromkeys(process for answer in answers.values() for process in answer.holders))
     reasons = {answer.reason for answer in answers.values()}

@@ -9,7 +9,7 @@ import numpy as np
 
 from pktproc.attribution.answers import AttributedBatch
 from pktproc.attribution.ends import sent_by_kernel
-from pktproc.attribution.eras import Eras, pair_of
+from pktproc.attribution.eras import End, Eras, Pair, pair_of
 from pktproc.attribution.history import History, Span
 from pktproc.attribution.recorded_ends import Ends, EndSearch
 from pktproc.attribution.recorded_host import RecordedHost
@@ -62,6 +62,7 @@ class ReplayAttributor:
         self._eras = Eras()
         self.skew = SkewGauge()
         self._flows: dict[Flow, _Known] = {}
+        self._between: dict[Pair, set[Flow]] = {}
 
     def attribute(self, batch: PacketBatch) -> AttributedBatch:
         """Decode a block and answer for both ends of each of its flows.
@@ -84,9 +85,8 @@ class ReplayAttributor:
         time_ns = batch.time_ns + self._skew_ns
         if not table.syn.any():
             return self._fill(attributed, time_ns)
-        begun = self._eras.note(time_ns, batch, columns, table)
-        for flow in table.flows:
-            if flow.protocol == Protocol.TCP and pair_of(flow) in begun:
+        for pair in self._eras.note(time_ns, batch, columns, table):
+            for flow in self._between.pop(pair, ()):
                 self._flows.pop(flow, None)
         attributed = self._fill(attributed, time_ns)
         for position in np.flatnonzero(table.syn).tolist():
@@ -113,8 +113,17 @@ class ReplayAttributor:
             attributed = self._split(attributed, changing, time_ns)
         self._give_resets_to_the_kernel(attributed)
         while len(self._flows) > MAX_KNOWN_FLOWS:
-            del self._flows[next(iter(self._flows))]
+            self._forget(next(iter(self._flows)))
         return attributed
+
+    def _forget(self, flow: Flow) -> None:
+        del self._flows[flow]
+        pair = pair_of(flow.quoted or flow)
+        flows = self._between.get(pair)
+        if flows is not None:
+            flows.discard(flow)
+            if not flows:
+                del self._between[pair]
 
     def _give_resets_to_the_kernel(self, attributed: AttributedBatch) -> None:
         """Correct the senders of flows that are nothing but resets in a block."""
@@ -152,7 +161,11 @@ class ReplayAttributor:
             done = upto
 
     def _answers(self, flow: Flow, time_ns: int) -> Step[Ends]:
-        begins = self._eras.of(flow) if flow.protocol == Protocol.TCP else []
+        subject = flow.quoted or flow
+        begins: list[tuple[int, End]] = []
+        if subject.protocol == Protocol.TCP:
+            begins = self._eras.of(subject)
+            self._between.setdefault(pair_of(subject), set()).add(flow)
         search = EndSearch(self._hosts, time_ns, begins)
         found = search.ends(flow)
         source, destination = found.value

@@ -140,7 +140,7 @@ class Timeline:
     def _listener(self, time_ns: int) -> Attribution | None:
         """Name the listener of a connection that was over before a look could find it.
 
-        Only a process that keeps its connections is named: not a server that hands them to children.
+        Only a process that was seen to keep its connections is named: not a server that hands them to children.
         """
         listeners = [r for r in self._evidence.sockets if r.socket.state == TCP_LISTEN]
         fitting = self._selected(listeners, time_ns)
@@ -148,7 +148,7 @@ class Timeline:
             return None
         answer = self._name(fitting, Match.LISTENER, time_ns)
         process = answer.process
-        if process and answer.match is Match.LISTENER and self._evidence.users() <= {process.id}:
+        if process and answer.match is Match.LISTENER and self._evidence.users() == {process.id}:
             return answer
         return Attribution(reason=Reason.CLOSED, evidence=self._evidence.name, holders=answer.holders)
 
@@ -183,7 +183,7 @@ class Timeline:
         if self._query.protocol in _ICMP:
             mine = [process for process in owners if process.pid & 0xFFFF == self._query.local_port]
         else:
-            mine = owners
+            mine = owners if self._query.protocol not in DATAGRAM else []  # any program may listen in on datagrams
         if len(mine) == 1:
             return Attribution(mine[0], Match.BOUND, self._evidence.name, holders=tuple(mine))
         reason = Reason.AMBIGUOUS if owners else Reason.CLOSED

@@ -37,9 +37,9 @@ Unknown ends and why:
               help="Evidence saved by pktproc record or snapshot; several for several hosts.")  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", help="Write an annotated pcapng file; - is standard output.")
 @with_annotate_option
-@click.option("--skew", type=float, default=0.0, metavar="S",
+@click.option("--skew", type=click.FloatRange(-1e9, 1e9), default=0.0, metavar="S",
               help="Seconds to add to the times of packets to get those of the store [0].")  # fmt: skip
-@click.option("--tolerance", type=click.FloatRange(0), default=DEFAULT_TOLERANCE_S, metavar="S",
+@click.option("--tolerance", type=click.FloatRange(0, 1e9), default=DEFAULT_TOLERANCE_S, metavar="S",
               help="How long before its first and after its last look a fact may have held [2].")  # fmt: skip
 @click.option("-F", "filter_file", type=click.File(), metavar="FILE", help="Read the filter expression from FILE.")
 @click.option("-c", "count", type=click.IntRange(1), metavar="N", help="Exit after N packets.")

@@ -40,7 +40,7 @@ class FileOptions:
         output = chosen["output"]
         prints = output is None or chosen["as_json"] or chosen["print_"]
         if output is not None:
-            check_output(output, source, prints=prints)
+            check_output(output, (source, *stores), prints=prints)
         return cls(
             source=source,
             stores=tuple(dict.fromkeys(stores)),

@@ -124,5 +124,5 @@ def _dump(chosen: Mapping[str, Any]) -> Dump:
 
 def _colour(choice: str) -> bool:
     if choice == "auto":
-        return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return choice == "always"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +57,13 @@ def rotation(chosen: Mapping[str, Any]) -> Rotation | None:
     return Rotation(None if size is None else parse_size(size), seconds, files)
 
 
-def check_output(output: str, source: str | None = None, *, prints: bool) -> None:
-    """Raise `UsageError` if a file cannot be written beside what else is done: printing, reading `source`."""
+def check_output(output: str, sources: Sequence[str] = (), *, prints: bool) -> None:
+    """Raise `UsageError` if a file cannot be written beside what else is done: printing, reading `sources`."""
     if prints and output == STANDARD:
         raise UsageError("standard output is taken by the file: leave --json and --print out, or name a file")
-    if source is not None and STANDARD not in (source, output) and _same_file(source, output):
-        raise UsageError(f"{output} is the file that is read: name another one to write")
+    for source in sources:
+        if STANDARD not in (source, output) and _same_file(source, output):
+            raise UsageError(f"{output} is the file that is read: name another one to write")
 
 
 def _same_file(one: str, other: str) -> bool:

@@ -107,6 +107,18 @@ def test_a_syn_in_a_later_block_begins_a_new_owner_s_time(record: Record) -> Non
     assert answers == [[("a", None)], [("b", None), (None, "b")], [("b", None)]]
 
 
+def test_the_other_way_is_forgotten_at_a_syn_in_a_block_of_its_own(record: Record) -> None:
+    record.saw(A, span(2, 3, after=1, before=3.3), CLIENT, SERVER)
+    attributor = ReplayAttributor([record])
+    blocks = [
+        [(2.5, tcp(CLIENT, SERVER)), (2.6, tcp(SERVER, CLIENT))],
+        [(50.0, tcp(CLIENT, SERVER, "S", 900))],
+        [(50.1, tcp(SERVER, CLIENT, "SA"))],
+    ]
+    answers = [names(ends_of(attributor.attribute(file_batch(block)))) for block in blocks]
+    assert answers == [[("a", None), (None, "a")], [("?no-socket", None)], [(None, "?no-socket")]]
+
+
 def test_a_datagram_port_that_changes_hands_is_ambiguous_only_in_between(record: Record) -> None:
     record.saw(A, span(2, 3, after=1, before=3.3), ("0.0.0.0", 5000), protocol=UDP_NUMBER)
     record.saw(B, span(4, 5, after=3, before=6), ("0.0.0.0", 5000), protocol=UDP_NUMBER)
@@ -156,6 +168,7 @@ class TestListener:
 
     def test_names_the_server_of_a_short_connection(self, record: Record) -> None:
         record.saw(A, span(0, 100), self.LISTENER)
+        record.saw(A, span(50, 60, after=49, before=61), (OURS, 80), (THEIRS, 7))
         ((source, destination),) = replay(record, [(5.5, tcp((THEIRS, 5), (OURS, 80), "S"))])
         assert source is None
         assert destination is not None
@@ -163,9 +176,14 @@ class TestListener:
 
     def test_names_the_server_of_a_connection_of_which_only_the_end_was_heard(self, record: Record) -> None:
         record.saw(A, span(0, 100), self.LISTENER)
+        record.saw(A, span(50, 60, after=49, before=61), (OURS, 80), (THEIRS, 7))
         record.saw(None, span(5.7, 5.7, after=5, before=5.7), (OURS, 80), (THEIRS, 5))
         packets = [(5.5, tcp((THEIRS, 5), (OURS, 80), "S")), (5.6, tcp((OURS, 80), (THEIRS, 5), "FA"))]
         assert names(replay(record, packets)) == [(None, "a"), ("a", None)]
+
+    def test_is_not_named_if_it_was_never_seen_to_keep_a_connection(self, record: Record) -> None:
+        record.saw(A, span(0, 100), self.LISTENER)
+        assert names(replay(record, [(5.5, tcp((THEIRS, 5), (OURS, 80), "S"))])) == [(None, "?closed")]
 
     def test_is_not_named_if_others_serve_the_port(self, record: Record) -> None:
         record.saw(A, span(0, 100), self.LISTENER)
