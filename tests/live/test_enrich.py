@@ -24,6 +24,9 @@ class Evidence:
     def __init__(self, directory: Path, left: Namespace, right: Namespace) -> None:
         self.store = directory / "day.db"
         (directory / "index.html").write_bytes(bytes(DOCUMENT_BYTES))
+        # With larger buffers the server would be done long before curl is, and its socket gone before any look.
+        left.run("sysctl", "-qw", "net.ipv4.tcp_rmem=4096 16384 16384")
+        right.run("sysctl", "-qw", "net.ipv4.tcp_wmem=4096 16384 16384")
         with (
             WebServer(right.v4, 8000, directory, right) as server,
             Program("udp_server", right.v4, 7000, namespace=right).ready() as echo,
