@@ -1,1 +1,1 @@
-"""Packets in: live rings and packet filters."""
+"""Packets in: live rings, capture files and packet filters."""

@@ -98,6 +98,7 @@ class PrintOptions:
             dump=self.dump,
             colour=self.colour,
             numeric=self.numeric,
+            cmdline=self.cmdline,
             time_format=self.time_format,
             precision="nano" if self.nano else "micro",
         )

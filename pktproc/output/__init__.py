@@ -1,1 +1,1 @@
-"""Results out: text and JSON lines."""
+"""Results out: text, JSON lines, annotated pcapng."""

@@ -49,10 +49,11 @@ def short(end: Attribution | None, paint: Paint = plain) -> str:
     return f" {text}+{others}" if others > 0 else f" {text}"
 
 
-def long(side: str, end: Attribution) -> Iterator[str]:
+def long(side: str, end: Attribution, *, cmdline: bool = True) -> Iterator[str]:
     """Yield the indented lines that `-v` adds for one end: how it was found, and all about each process.
 
-    Candidates of an ambiguous end are listed like holders. What is unknown is left out.
+    Candidates of an ambiguous end are listed like holders. What is unknown is left out, command lines too without
+    `cmdline`.
     """
     how = [end.match or "", f"by {end.evidence}" if end.evidence else "", "" if end.final else "not final"]
     found = ", ".join(filter(None, how))
@@ -60,17 +61,17 @@ def long(side: str, end: Attribution) -> Iterator[str]:
         yield f"    {side}: {end.reason or 'unknown'}" + (f", {found}" if found else "")
     else:
         yield f"    {side}: {identify(end.process.name, end.process.pid)}" + (f", {found}" if found else "")
-        yield from _about(end.process)
+        yield from _about(end.process, cmdline=cmdline)
     others = [holder for holder in end.holders if holder is not end.process and holder != end.process]
     for holder in others:
         yield f"    {'candidate' if end.process is None else 'also held by'}: {identify(holder.name, holder.pid)}"
-        yield from _about(holder)
+        yield from _about(holder, cmdline=cmdline)
 
 
-def _about(process: Process) -> Iterator[str]:
+def _about(process: Process, *, cmdline: bool) -> Iterator[str]:
     if process.exe is not None:
         yield f"        exe: {escape(process.exe)}"
-    if process.cmdline:
+    if cmdline and process.cmdline:
         command = join_command(process.cmdline)
         cut = command if len(command) <= _COMMAND_CHARACTERS else command[:_COMMAND_CHARACTERS] + "..."
         yield f"        command: {cut}"

@@ -9,6 +9,7 @@ from hashlib import blake2b
 
 from cachetools import LRUCache
 
+from pktproc.errors import UsageError
 from pktproc.model import Process
 from pktproc.output.escape import spell_unprintable
 from pktproc.packets.annotations import MAX_NAME, PREFIX, process_text
@@ -28,6 +29,7 @@ MAX_PROCESSES = 1 << 14
 
 _NAMESPACE = uuid.UUID("5d4c1f0e-7c0b-5d6a-9a53-6f1d5a3f2b11")
 _OURS = PREFIX.encode()
+_COMMAND_LINE = b'"command_line":'
 
 
 class ProcessBlocks:
@@ -61,8 +63,15 @@ class ProcessBlocks:
         return waiting
 
     def keep(self, data: bytes) -> None:
-        """Count a block of the input, which is written at this point; pktproc's own may serve again."""
+        """Count a block of the input, which is written at this point; pktproc's own may serve again.
+
+        Raise `UsageError` where it has a command line and none are wanted.
+        """
         if _OURS in data:
+            if not self._cmdline and _COMMAND_LINE in data:
+                raise UsageError(
+                    "the file has command lines already, which --no-cmdline cannot take out: use the original"
+                )
             self._kept[_digest(data)] = self._met + self._made
         if self._made != self._moved_by[-1]:
             self._moved_from.append(self._met)

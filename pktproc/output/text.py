@@ -44,6 +44,7 @@ class TextFormat:
     - `colour`: process names in colour and reasons dim, by ANSI escape sequences; nothing else changes.
     - `numeric`: ports are always numbers. Without it TCP and UDP ports have their names of /etc/services, as in
       tcpdump; addresses are numbers in any case, since a name look-up would put packets of its own on the wire.
+    - `cmdline`: False leaves command lines out.
     - `time_format`, `precision`: see `Clock`.
 
     TCP sequence numbers are relative to the conversation's start, as in tcpdump; its options, checksums and the
@@ -59,6 +60,7 @@ class TextFormat:
         dump: Dump = "",
         colour: bool = False,
         numeric: bool = False,
+        cmdline: bool = True,
         time_format: TimeFormat = "time",
         precision: Precision = "micro",
     ) -> None:
@@ -67,6 +69,7 @@ class TextFormat:
         self._link = link
         self._dump = dump
         self._numeric = numeric
+        self._cmdline = cmdline
         self._paint = owners.ansi if colour else owners.plain
         self._clock = Clock(time_format, precision)
         self._conversations = Conversations()
@@ -128,7 +131,7 @@ class TextFormat:
             data = attributed.batch.packet(row)
             parts: list[str] = []
             if self._verbose:
-                parts += _owner_lines(attributed, int(attributed.flow_of[row]))
+                parts += _owner_lines(attributed, int(attributed.flow_of[row]), cmdline=self._cmdline)
                 parts.append(_scapy_lines(data, int(attributed.batch.linktype[row]), whole=self._verbose > 1))
             parts += self._dump_lines(data, _link_bytes(attributed, row))
             yield "".join(f"{part}\n" for part in parts)
@@ -142,11 +145,11 @@ class TextFormat:
             yield from dump.hexadecimal(shown, characters=kind == "X")
 
 
-def _owner_lines(attributed: AttributedBatch, flow: int) -> Iterator[str]:
+def _owner_lines(attributed: AttributedBatch, flow: int, *, cmdline: bool) -> Iterator[str]:
     for side, ends in (("source", attributed.source), ("destination", attributed.destination)):
         end = ends[flow]
         if end is not None:
-            yield from owners.long(side, end)
+            yield from owners.long(side, end, cmdline=cmdline)
 
 
 def _scapy_lines(data: bytes, linktype: int, *, whole: bool) -> str:

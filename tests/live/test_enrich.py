@@ -150,3 +150,17 @@ def test_a_port_used_again_by_another_process_is_split_at_the_right_packet(
     else:  # no SYN says when the second began; until the end of the first was heard it may be either
         assert set(told.unknown) <= {"ambiguous"}, told
         assert told.right >= whole // 2, told
+
+
+def test_command_lines_that_are_not_wanted_are_not_shown_and_not_left_in_a_file(
+    evidence: Evidence, tmp_path: Path
+) -> None:
+    for command in (["enrich", evidence.near, "-s", evidence.store], ["sniff", "-r", tmp_path / "with.pcapng"]):
+        pktproc("enrich", evidence.near, "-s", evidence.store, "-o", tmp_path / "with.pcapng")
+        assert "--limit-rate" in pktproc(*command, "-v").stdout
+        assert "--limit-rate" not in pktproc(*command, "-v", "--no-cmdline").stdout
+        assert "--limit-rate" not in pktproc(*command, "--json", "--no-cmdline").stdout
+    refused = pktproc("sniff", "-r", tmp_path / "with.pcapng", "-w", tmp_path / "without.pcapng", "--no-cmdline")
+    assert refused.returncode == 2
+    assert "use the original" in refused.stderr.splitlines()[-1]
+    assert b"--limit-rate" not in (tmp_path / "without.pcapng").read_bytes()
