@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -10,6 +11,7 @@ from pktproc.cli.filter_words import expression
 from pktproc.cli.print_options import PrintOptions
 from pktproc.cli.selection_options import SelectionOptions
 from pktproc.cli.write_options import annotation_forms, check_output
+from pktproc.errors import UsageError
 
 DEFAULT_TOLERANCE_S = 2.0
 
@@ -38,6 +40,9 @@ class FileOptions:
     def of(cls, source: str, stores: Sequence[str], words: Sequence[str], chosen: Mapping[str, Any]) -> Self:
         """Return the options that the command line chose; raise `UsageError` for what does not go together."""
         output = chosen["output"]
+        skew_s, tolerance_s = chosen.get("skew", 0.0), chosen.get("tolerance", DEFAULT_TOLERANCE_S)
+        if not (math.isfinite(skew_s) and math.isfinite(tolerance_s)):
+            raise UsageError("--skew and --tolerance take seconds, such as 1.5")
         prints = output is None or chosen["as_json"] or chosen["print_"]
         if output is not None:
             check_output(output, (source, *stores), prints=prints)
@@ -46,8 +51,8 @@ class FileOptions:
             stores=tuple(dict.fromkeys(stores)),
             output=output,
             forms=annotation_forms(chosen["annotate"]),
-            skew_s=chosen.get("skew", 0.0),
-            tolerance_s=chosen.get("tolerance", DEFAULT_TOLERANCE_S),
+            skew_s=skew_s,
+            tolerance_s=tolerance_s,
             expression=expression(words, chosen["filter_file"]),
             count=chosen["count"],
             selection=SelectionOptions.of(chosen),

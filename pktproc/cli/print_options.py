@@ -85,7 +85,9 @@ class PrintOptions:
         )
 
     def formatter(self) -> TextFormat | JsonFormat:
-        """Return what turns packets into lines."""
+        """Return what turns packets into lines; raise `UsageError` if there is nowhere to print them."""
+        if sys.stdout is None:
+            raise UsageError("standard output is closed: open it, or write to a file")
         from pktproc.output.jsonlines import JsonFormat  # noqa: PLC0415 - numpy, which --help can do without
         from pktproc.output.text import TextFormat  # noqa: PLC0415
 
