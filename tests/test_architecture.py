@@ -30,9 +30,11 @@ ALLOWED: dict[str, frozenset[str]] = {
     "capture": frozenset({"capture", "packets", "kernel.namespaces"}) | ENGINE,
     "output": frozenset({"output", "packets", "attribution", "capture.file_batch"}),
     "snapshots": frozenset({"snapshots", "packets", "attribution"}),
+    "bandwidth": frozenset({"bandwidth", "packets", "attribution"}),
+    "tui": frozenset({"tui", "bandwidth.views", "output"}),
 }
 # Modules that bring rooms together: everything but the command line.
-JOINTS = frozenset({"attribution", "packets", "kernel", "capture", "output", "snapshots"})
+JOINTS = frozenset({"attribution", "packets", "kernel", "capture", "output", "snapshots", "bandwidth"})
 # Rooms in which nothing may touch the world outside the process.
 PURE = ("packets", "attribution", "model", "errors")
 OUTSIDE = frozenset(

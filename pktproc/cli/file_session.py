@@ -12,7 +12,7 @@ import numpy as np
 
 from pktproc.attribution.selection import ProcessSieve
 from pktproc.attribution.tally import Tally
-from pktproc.cli import summary
+from pktproc.cli import closing
 from pktproc.cli.file_options import FileOptions
 from pktproc.cli.progress import Progress
 from pktproc.cli.talk import say
@@ -79,6 +79,6 @@ def _summary(offline: OfflineAttribution) -> Iterator[Tally]:
     try:
         yield tally
     finally:
-        click.echo(summary.of_file(tally), err=True, nl=False)
+        click.echo(closing.of_file(tally), err=True, nl=False)
         for warning in offline.warnings():
             say(warning)

@@ -17,7 +17,7 @@ from pktproc.attribution.tally import Tally
 from pktproc.capture.filter import ANY
 from pktproc.capture.interfaces import interfaces, states
 from pktproc.capture.live import CaptureOptions
-from pktproc.cli import summary
+from pktproc.cli import closing
 from pktproc.cli.signals import ended_by_signals
 from pktproc.cli.sniff_options import SniffOptions
 from pktproc.cli.talk import say
@@ -89,7 +89,7 @@ def run(options: SniffOptions) -> None:
                 _Session(options, live, tally, file).run()
                 file.statistics(live.statistics())
         finally:
-            click.echo(summary.of_capture(tally, live.statistics()), err=True, nl=False)
+            click.echo(closing.of_capture(tally, live.statistics()), err=True, nl=False)
             for shortfall in live.shortfalls():
                 say(shortfall)
 

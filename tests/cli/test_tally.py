@@ -8,7 +8,7 @@ from scapy.layers.inet import IP, UDP
 from output.attributed_packets import BY_CURL, NO_SOCKET, Ends, attributed, ethernet, rows
 from pktproc.attribution.tally import Tally
 from pktproc.capture.tap import Statistics
-from pktproc.cli import summary
+from pktproc.cli import closing
 from pktproc.model import Attribution, Flow, Reason
 
 FORWARDED = Attribution(reason=Reason.FORWARDED)
@@ -36,7 +36,7 @@ def test_a_packet_is_attributed_when_an_end_of_it_is_named_and_every_reason_is_c
         tally.add(block, rows(block))
     assert (tally.shown, tally.attributed) == (7, 4)
     assert tally.reasons == {Reason.NO_SOCKET: 3, Reason.FORWARDED: 2}
-    assert summary.of_capture(tally, Statistics(received=9, dropped=2)).splitlines() == [
+    assert closing.of_capture(tally, Statistics(received=9, dropped=2)).splitlines() == [
         "7 packets shown",
         "9 packets received by filter",
         "2 packets dropped by kernel",
@@ -55,7 +55,7 @@ def test_only_shown_packets_count_and_hidden_ones_whose_owner_is_unknown_are_tol
     assert (tally.shown, tally.attributed, tally.hidden) == (2, 1, 2)
     assert (
         "2 packets of unknown owners not shown"
-        in summary.of_capture(tally, Statistics(received=7, dropped=0)).splitlines()
+        in closing.of_capture(tally, Statistics(received=7, dropped=0)).splitlines()
     )
 
 
@@ -66,9 +66,9 @@ def test_a_file_s_summary_has_the_shares_of_packets_and_of_bytes() -> None:
     tally.add(block, rows(block))
     size = sum(map(len, packets(1)))
     share = 100 * size / (size + sum(map(len, big)))
-    assert summary.of_file(tally).splitlines() == [
+    assert closing.of_file(tally).splitlines() == [
         "2 packets",
         f"1 packets attributed (50.0 % of the packets, {share:.1f} % of the bytes)",
         "1 ends no-socket",
     ]
-    assert summary.of_file(Tally()).splitlines()[1] == "0 packets attributed (- of the packets, - of the bytes)"
+    assert closing.of_file(Tally()).splitlines()[1] == "0 packets attributed (- of the packets, - of the bytes)"

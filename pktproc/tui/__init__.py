@@ -1,0 +1,1 @@
+"""The live screen: frozen views go in, key presses come out."""
