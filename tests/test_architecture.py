@@ -28,7 +28,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "attribution": frozenset({"attribution", "packets"}),
     "kernel": frozenset({"kernel", "packets"}) | ENGINE,
     "capture": frozenset({"capture", "packets", "kernel.namespaces"}) | ENGINE,
-    "output": frozenset({"output", "packets", "attribution", "capture.file_batch"}),
+    "output": frozenset({"output", "packets", "attribution", "capture.file_batch", "bandwidth.views"}),
     "snapshots": frozenset({"snapshots", "packets", "attribution"}),
     "bandwidth": frozenset({"bandwidth", "packets", "attribution"}),
     "tui": frozenset({"tui", "bandwidth.views", "output"}),
