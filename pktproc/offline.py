@@ -16,6 +16,8 @@ from pktproc.packets.batch import Column
 from pktproc.packets.decode import decode
 from pktproc.packets.flows import distinct_flows
 from pktproc.packets.fragments import FragmentTable
+from pktproc.refusals import with_cures
+from pktproc.snapshots.covered import CoveredTimes
 from pktproc.snapshots.history import StoreHistory
 
 _NS_PER_S = 1_000_000_000
@@ -49,11 +51,13 @@ class OfflineAttribution:
         self._skew_ns = skew_ns
         self._filter = OfflineFilter(expression)
         self._replay: ReplayAttributor | None = None
-        with ExitStack() as opened:
+        with with_cures(), ExitStack() as opened:
             histories = [opened.enter_context(closing(StoreHistory(store))) for store in stores]
             self.capture = opened.enter_context(open_capture(source))
             if stores:
                 self._replay = ReplayAttributor(histories, skew_ns=skew_ns, tolerance_ns=tolerance_ns)
+            coverage = [covered for history in histories for covered in history.coverage()]
+            self._covered = CoveredTimes(coverage, len(histories), tolerance_ns) if histories else None
             self._carried = CarriedAttributions()
             self._fragments = FragmentTable()
             self._opened = opened.pop_all()
@@ -62,7 +66,10 @@ class OfflineAttribution:
         """Yield the blocks of the file in order; raise `FormatError` behind the last whole packet of a broken one."""
         for file_batch in self.capture:
             attributed = self._replay.attribute(file_batch.batch) if self._replay else self._read_back(file_batch)
-            yield OfflineBlock(file_batch, attributed, self._filter.rows(file_batch.batch))
+            rows = self._filter.rows(file_batch.batch)
+            if self._covered:
+                self._covered.note(file_batch.batch.time_ns[rows], self._skew_ns)
+            yield OfflineBlock(file_batch, attributed, rows)
 
     def _read_back(self, file_batch: FileBatch) -> AttributedBatch:
         columns = decode(file_batch.batch, self._fragments)
@@ -78,10 +85,12 @@ class OfflineAttribution:
     def warnings(self) -> list[str]:
         """Return what the user should know of the answers so far."""
         suggested_ns = self._replay.skew.suggestion_ns() if self._replay else None
-        if suggested_ns is None:
-            return []
-        apart_s, skew_s = suggested_ns / _NS_PER_S, (self._skew_ns + suggested_ns) / _NS_PER_S
-        return [f"the clocks of capture and store seem to be {abs(apart_s):.1f} s apart: try --skew {skew_s:.1f}"]
+        found = self._covered.shortfall(self._skew_ns, hint=suggested_ns is None) if self._covered else []
+        if suggested_ns is not None:
+            apart_s, skew_s = suggested_ns / _NS_PER_S, (self._skew_ns + suggested_ns) / _NS_PER_S
+            cure = f"try --skew {skew_s:.1f}"
+            found.append(f"the clocks of capture and store seem to be {abs(apart_s):.1f} s apart: {cure}")
+        return found
 
     def close(self) -> None:
         """Close the file and the stores."""

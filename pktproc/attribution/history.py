@@ -49,7 +49,8 @@ class Span(NamedTuple):
 class Coverage(NamedTuple):
     """An interval in which recording ran, with engine `engine`; `hears_ends` says that no socket's end was missed.
 
-    Looks were taken every `interval_ns`; 0 stands for a single look.
+    Looks were taken every `interval_ns`; 0 stands for a single look. `is_cut` says that there was more before, which
+    has been dropped.
     """
 
     first_ns: int
@@ -57,6 +58,7 @@ class Coverage(NamedTuple):
     engine: str
     hears_ends: bool
     interval_ns: int
+    is_cut: bool = False
 
 
 class RecordedHolder(NamedTuple):
@@ -87,23 +89,38 @@ class History(Protocol):
 
     name: str
 
+    def hosts(self) -> frozenset[str]:
+        """Return what tells the host, or its times between two boots; histories that have one in common are of one."""
+
     def coverage(self) -> Sequence[Coverage]:
         """Return the intervals in which recording ran, in order, without overlap."""
 
     def namespaces(self) -> frozenset[int]:
         """Return the network namespaces that were ever recorded."""
 
+    def namespaces_with(self, protocol: int, local_port: int) -> frozenset[int]:
+        """Return the namespaces that ever had a socket with a protocol and local port, or a raw one of the protocol."""
+
     def addresses(self, address: bytes) -> Sequence[RecordedAddress]:
         """Return when which namespaces had a 16-byte address, as their own or for broadcasts."""
 
-    def sockets(
+    def connected(
         self, netns: int, protocol: int, local_port: int, remote_address: bytes, remote_port: int
     ) -> Sequence[RecordedSocket]:
-        """Return the sockets of a namespace, at any time, that have a protocol and local port.
+        """Return the sockets of a namespace, at any time, with a protocol and local port and connected with an end."""
 
-        Of connected ones only those whose remote end is the given one. Raw sockets have their protocol as local port
-        (see `pktproc.model.Socket`); for ICMP both kinds are: those with the echo id `local_port`, and raw ones.
+    def free(self, netns: int, protocol: int, local_port: int) -> Sequence[RecordedSocket]:
+        """Return the sockets of a namespace, at any time, with a protocol and local port and connected with nobody.
+
+        Raw sockets have their protocol as local port (see `pktproc.model.Socket`) and are there whatever the port; for
+        ICMP both kinds are: those with the echo id `local_port`, and raw ones.
         """
 
-    def users(self, netns: int, protocol: int, local_port: int) -> frozenset[tuple[int, int]]:
-        """Return (pid, start_ticks) of all processes that ever held a connected socket on a local port."""
+    def users(
+        self, netns: int, protocol: int, local_port: int, first_ns: int, last_ns: int
+    ) -> frozenset[tuple[int, int]]:
+        """Return (pid, start_ticks) of the processes that were first seen to hold a connection on a port in a time.
+
+        Connections count that were first seen until `last_ns`, by processes that were first seen with them from
+        `first_ns` on.
+        """

@@ -36,14 +36,16 @@ _Answers = dict[Place, Attribution]
 class EndSearch:
     """Look for the ends of a flow at `time_ns`.
 
-    `begins` are the beginnings of TCP connections between its ends; `connections`, after a search, the times of the
-    recorded sockets that are connected with them.
+    `begins` are the beginnings of TCP connections between its ends, as far as was read of the capture: until `read_ns`.
+    `connections`, after a search, are the times of the recorded sockets that are connected with them.
     """
 
-    def __init__(self, hosts: Sequence[RecordedHost], time_ns: int, begins: Sequence[tuple[int, End]]) -> None:
+    def __init__(
+        self, hosts: Sequence[RecordedHost], time_ns: int, begins: Sequence[tuple[int, End]], read_ns: int
+    ) -> None:
         self._hosts = hosts
         self._time_ns = time_ns
-        self._begins = begins
+        self._begins, self._read_ns = begins, read_ns
         self.connections: list[Span] = []
         self._steps: list[Step[object]] = []
 
@@ -51,11 +53,11 @@ class EndSearch:
         """Return the answers for a flow and the time for which they hold."""
         if flow.protocol < 0:
             return Step(None, None, Ends(NOT_IP, NOT_IP))
-        sources = self._places(lambda host: host.homes(flow.source_address))
-        destinations = self._places(lambda host: host.homes(flow.destination_address))
+        sources = self._places(lambda host: host.homes(flow.source_address, flow))
+        destinations = self._places(lambda host: host.homes(flow.destination_address, flow))
         fan_out = not sources and not destinations
         if fan_out:  # what a namespace itself sends to all comes back to it by other ways than the wire
-            destinations = self._places(lambda host: host.hearers(flow.destination_address))
+            destinations = self._places(lambda host: host.hearers(flow.destination_address, flow))
         by_source = {place: self._answer(place, source_end(flow, place.netns, 0)) for place in sources}
         by_destination = {
             place: self._answer(place, destination_end(flow, place.netns, 0, fan_out=fan_out)) for place in destinations
@@ -63,7 +65,7 @@ class EndSearch:
         if by_source or by_destination:
             ends = _choose(by_source, by_destination)
         else:
-            away = FORWARDED if self._is_covered() else _NOT_COVERED
+            away = FORWARDED if self._was_recorded() else _NOT_COVERED
             ends = Ends(away, away)
         return meet(ends, self._steps)
 
@@ -72,17 +74,17 @@ class EndSearch:
         self._steps += found
         return [Place(number, netns) for number, step in enumerate(found) for netns in step.value]
 
-    def _is_covered(self) -> bool:
-        found = [host.covered.at(self._time_ns) for host in self._hosts]
+    def _was_recorded(self) -> bool:
+        found = [host.covering.at(self._time_ns) for host in self._hosts]
         self._steps += found
-        return any(step.value for step in found)
+        return any(step.value.inside for step in found if step.value)
 
     def _answer(self, place: Place, end: Attribution | Query) -> Attribution:
         if not isinstance(end, Query):
             return end
         timeline = self._hosts[place.host].timeline(end, self._begins)
         self.connections += timeline.connections
-        step = timeline.at(self._time_ns)
+        step = timeline.at(self._time_ns, self._read_ns)
         self._steps.append(step)
         return step.value
 

@@ -11,11 +11,12 @@ from pktproc.attribution.answers import AttributedBatch
 from pktproc.attribution.ends import sent_by_kernel
 from pktproc.attribution.eras import End, Eras, Pair, pair_of
 from pktproc.attribution.history import History, Span
+from pktproc.attribution.merged import together
 from pktproc.attribution.recorded_ends import Ends, EndSearch
 from pktproc.attribution.recorded_host import RecordedHost
 from pktproc.attribution.skew import SkewGauge
 from pktproc.attribution.steps import Step
-from pktproc.model import Attribution, Flow, Protocol, Reason
+from pktproc.model import Attribution, Direction, Flow, Protocol, Reason
 from pktproc.packets.batch import Column, PacketBatch
 from pktproc.packets.decode import decode
 from pktproc.packets.flows import distinct_flows
@@ -26,8 +27,9 @@ NS_PER_S = 1_000_000_000
 DEFAULT_TOLERANCE_NS = 2 * NS_PER_S
 MAX_KNOWN_FLOWS = 1 << 15
 
-
 _NO_FLAGS = np.zeros(0, np.uint8)
+_RESET = np.array([TCP_RST], np.uint8)
+_OPPOSITE: dict[int, int] = {Direction.INCOMING: Direction.OUTGOING, Direction.OUTGOING: Direction.INCOMING}
 _LONG_AGO, _FAR_OFF = -(1 << 63), 1 << 63
 
 
@@ -48,18 +50,19 @@ class _Known:
 class ReplayAttributor:
     """Name the ends of blocks of recorded packets.
 
-    `histories` are the saved evidence, one for each host. `skew_ns` is added to the time of a packet to get that of
-    the record. A fact whose beginning or end nobody saw is taken to have held for `tolerance_ns` more. `skew` tells
-    whether the clocks seem to be off yet.
+    `histories` are the saved evidence; those of one host are taken together. `skew_ns` is added to the time of a packet
+    to get that of the record. A fact whose beginning or end nobody saw is taken to have held for `tolerance_ns` more.
+    `skew` tells whether the clocks seem to be off yet.
     """
 
     def __init__(
         self, histories: Iterable[History], *, skew_ns: int = 0, tolerance_ns: int = DEFAULT_TOLERANCE_NS
     ) -> None:
-        self._hosts = [RecordedHost(history, tolerance_ns) for history in histories]
+        self._hosts = [RecordedHost(history, tolerance_ns) for history in together(histories)]
         self._skew_ns = skew_ns
         self._fragments = FragmentTable()
         self._eras = Eras()
+        self._read_ns = _LONG_AGO
         self.skew = SkewGauge()
         self._flows: dict[Flow, _Known] = {}
         self._between: dict[Pair, set[Flow]] = {}
@@ -83,6 +86,7 @@ class ReplayAttributor:
         if not len(table):
             return attributed
         time_ns = batch.time_ns + self._skew_ns
+        self._read_ns = max(self._read_ns, int(time_ns.max()))
         if not table.syn.any():
             return self._fill(attributed, time_ns)
         for pair in self._eras.note(time_ns, batch, columns, table):
@@ -127,13 +131,16 @@ class ReplayAttributor:
 
     def _give_resets_to_the_kernel(self, attributed: AttributedBatch) -> None:
         """Correct the senders of flows that are nothing but resets in a block."""
-        flags = attributed.columns.tcp_flags
-        rows = np.flatnonzero(flags & TCP_RST)
-        for position in np.unique(attributed.flow_of[rows]).tolist():
-            answer = attributed.source[position]
+        flags, flow_of, source = attributed.columns.tcp_flags, attributed.flow_of, attributed.source
+        resets = flow_of[(flags & TCP_RST) != 0]
+        if not len(resets):
+            return
+        flows = len(source)
+        only = np.bincount(resets, minlength=flows) == np.bincount(flow_of, minlength=flows)
+        for position in np.flatnonzero(only).tolist():
+            answer = source[position]
             if answer is not None and answer.process is None:
-                mine = np.flatnonzero(attributed.flow_of == position)
-                attributed.source[position] = _or_kernel(attributed.flows[position], flags, mine, answer)
+                source[position] = _or_kernel(attributed.flows[position], _RESET, slice(0, 1), answer)
 
     def _split(self, attributed: AttributedBatch, positions: Sequence[int], time_ns: Column) -> AttributedBatch:
         """Answer for flows stretch by stretch; all but the first of each become flows of their own in the block."""
@@ -166,7 +173,11 @@ class ReplayAttributor:
         if subject.protocol == Protocol.TCP:
             begins = self._eras.of(subject)
             self._between.setdefault(pair_of(subject), set()).add(flow)
-        search = EndSearch(self._hosts, time_ns, begins)
+            back = self._flows.get(_way_back(flow)) if flow is subject else None
+            if back is not None and back.from_ns <= time_ns < back.until_ns:  # a connection is the same both ways
+                self._flows[flow] = replace(back, source=back.destination, destination=back.source)
+                return Step(back.from_ns, back.until_ns, Ends(back.destination, back.source))
+        search = EndSearch(self._hosts, time_ns, begins, self._read_ns)
         found = search.ends(flow)
         source, destination = found.value
         if source is not None and flow.protocol != Protocol.TCP:
@@ -187,6 +198,16 @@ def _or_kernel(flow: Flow, tcp_flags: Column, rows: Column | slice, answer: Attr
         found = sent_by_kernel(flow, tcp_flags, rows, replace(answer, reason=Reason.NO_SOCKET))
         return found if found.reason is Reason.KERNEL else answer
     return sent_by_kernel(flow, tcp_flags, rows, answer)
+
+
+def _way_back(flow: Flow) -> Flow:
+    return flow._replace(
+        direction=_OPPOSITE.get(flow.direction, flow.direction),
+        source_address=flow.destination_address,
+        source_port=flow.destination_port,
+        destination_address=flow.source_address,
+        destination_port=flow.source_port,
+    )
 
 
 class _Split:

@@ -6,6 +6,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from typing import Generic, NamedTuple, TypeVar
 
+MAX_KNOWN = 256
+
 Value = TypeVar("Value")
 Value_co = TypeVar("Value_co", covariant=True)
 
@@ -24,7 +26,10 @@ class Step(NamedTuple, Generic[Value_co]):
 
 
 class Steps(Generic[Value]):
-    """Values over time: `value` returns the one at a time and can change only at `cuts`, from each of them on."""
+    """Values over time: `value` returns the one at a time and can change only at `cuts`, from each of them on.
+
+    The latest `MAX_KNOWN` values are remembered.
+    """
 
     def __init__(self, cuts: Iterable[int], value: Callable[[int], Value]) -> None:
         self._cuts = sorted(set(cuts))
@@ -35,6 +40,8 @@ class Steps(Generic[Value]):
         """Return the value at a time and how long it holds."""
         position = bisect_right(self._cuts, time_ns)
         if position not in self._known:
+            if len(self._known) >= MAX_KNOWN:
+                del self._known[next(iter(self._known))]
             self._known[position] = self._value(time_ns)
         return Step(
             self._cuts[position - 1] if position else None,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 
 from cachetools import LRUCache
 
 from pktproc.attribution.history import Coverage, RecordedAddress, RecordedSocket
+from pktproc.errors import StoreError
 from pktproc.snapshots.reader import StoreReader
 
-MAX_PORTS = 1 << 16
+MAX_PORTS = 1 << 14
 MAX_USED_PORTS = 1 << 10
 
 # Each is one search in the index socket_by_ends.
@@ -20,6 +22,11 @@ _RAW = "s.netns = ? AND s.protocol = ? AND s.local_port = ?2 AND s.remote_port =
 _USERS = (
     "SELECT DISTINCT p.pid, p.start_ticks FROM socket s JOIN holder h ON h.socket = s.id JOIN process p"
     " ON p.id = h.process WHERE s.netns = ? AND s.protocol = ? AND s.local_port = ? AND s.remote_port <> 0"
+    " AND h.first >= ? AND s.first <= ?"
+)
+_WITH = (
+    "SELECT value FROM json_each(?1) WHERE"
+    " EXISTS (SELECT 1 FROM socket WHERE netns = value AND protocol = ?2 AND local_port IN (?2, ?3))"
 )
 
 
@@ -32,13 +39,23 @@ class StoreHistory:
     def __init__(self, path: str | os.PathLike[str], *, name: str = "snapshot") -> None:
         self.name = name
         self._reader = StoreReader(path)
-        self._free: LRUCache[tuple[int, int, int], Sequence[RecordedSocket]] = LRUCache(MAX_PORTS)
         self._raw: dict[tuple[int, int], Sequence[RecordedSocket]] = {}
-        self._users: LRUCache[tuple[int, int, int], frozenset[tuple[int, int]]] = LRUCache(MAX_USED_PORTS)
+        self._users: LRUCache[tuple[int, ...], frozenset[tuple[int, int]]] = LRUCache(MAX_USED_PORTS)
+        self._with: LRUCache[tuple[int, int], frozenset[int]] = LRUCache(MAX_PORTS)
+        self._namespaces: frozenset[int] | None = None
 
     def close(self) -> None:
         """Close the store."""
         self._reader.close()
+
+    def hosts(self) -> frozenset[str]:
+        """Return the ids of the boots that were recorded, and what identifies the file, by whatever name."""
+        try:
+            file = self._reader.path.stat()
+        except OSError as error:
+            raise StoreError(f"{self._reader.path}: {error.strerror}") from error
+        boots = (str(row[0]) for row in self._reader.rows("SELECT boot_id FROM host"))
+        return frozenset([f"{file.st_dev}:{file.st_ino}", *boots])
 
     def coverage(self) -> Sequence[Coverage]:
         """Return the intervals in which recording ran, in order, without overlap."""
@@ -46,9 +63,18 @@ class StoreHistory:
 
     def namespaces(self) -> frozenset[int]:
         """Return the network namespaces that were ever recorded."""
-        return frozenset(row[0] for row in self._reader.rows("SELECT DISTINCT netns FROM address")) | frozenset(
-            self._namespaces_of_sockets()
-        )
+        if self._namespaces is None:
+            rows = self._reader.rows("SELECT DISTINCT netns FROM address")
+            self._namespaces = frozenset(row[0] for row in rows) | frozenset(self._namespaces_of_sockets())
+        return self._namespaces
+
+    def namespaces_with(self, protocol: int, local_port: int) -> frozenset[int]:
+        """Return the namespaces that ever had a socket with a protocol and local port, or a raw one of the protocol."""
+        found = self._with.get((protocol, local_port))
+        if found is None:
+            values = (json.dumps(sorted(self.namespaces())), protocol, local_port)
+            found = self._with[protocol, local_port] = frozenset(row[0] for row in self._reader.rows(_WITH, values))
+        return found
 
     def _namespaces_of_sockets(self) -> list[int]:
         """Step from one namespace to the next in the index, instead of reading all of it."""
@@ -65,25 +91,24 @@ class StoreHistory:
     def sockets(
         self, netns: int, protocol: int, local_port: int, remote_address: bytes, remote_port: int
     ) -> Sequence[RecordedSocket]:
-        """Return the sockets of a namespace, at any time, that have a protocol and local port.
+        """Return all sockets that packets between two ends may belong to, at any time; see `connected` and `free`."""
+        connected = self.connected(netns, protocol, local_port, remote_address, remote_port)
+        return [*connected, *self.free(netns, protocol, local_port)]
 
-        Of connected ones only those whose remote end is the given one. Raw sockets take all of their protocol, so they
-        are there whatever the port.
+    def connected(
+        self, netns: int, protocol: int, local_port: int, remote_address: bytes, remote_port: int
+    ) -> Sequence[RecordedSocket]:
+        """Return the sockets of a namespace, at any time, with a protocol and local port and connected with an end."""
+        if not remote_port:
+            return []
+        return self._reader.sockets(_CONNECTED, (netns, protocol, local_port, remote_port, remote_address))
+
+    def free(self, netns: int, protocol: int, local_port: int) -> Sequence[RecordedSocket]:
+        """Return the sockets of a namespace, at any time, with a protocol and local port and connected with nobody.
+
+        Raw sockets take all of their protocol, so they are there whatever the port.
         """
-        found: list[RecordedSocket] = []
-        if remote_port:
-            ends = (netns, protocol, local_port, remote_port, remote_address)
-            found += self._reader.sockets(_CONNECTED, ends)
-        found += self._free_sockets(netns, protocol, local_port)
-        found += self._raw_sockets(netns, protocol)
-        return found
-
-    def _free_sockets(self, netns: int, protocol: int, local_port: int) -> Sequence[RecordedSocket]:
-        place = (netns, protocol, local_port)
-        found = self._free.get(place)
-        if found is None:
-            found = self._free[place] = self._reader.sockets(_FREE, place)
-        return found
+        return [*self._reader.sockets(_FREE, (netns, protocol, local_port)), *self._raw_sockets(netns, protocol)]
 
     def _raw_sockets(self, netns: int, protocol: int) -> Sequence[RecordedSocket]:
         found = self._raw.get((netns, protocol))
@@ -91,9 +116,11 @@ class StoreHistory:
             found = self._raw[netns, protocol] = self._reader.sockets(_RAW, (netns, protocol))
         return found
 
-    def users(self, netns: int, protocol: int, local_port: int) -> frozenset[tuple[int, int]]:
-        """Return (pid, start_ticks) of all processes that ever held a connected socket on a local port."""
-        place = (netns, protocol, local_port)
+    def users(
+        self, netns: int, protocol: int, local_port: int, first_ns: int, last_ns: int
+    ) -> frozenset[tuple[int, int]]:
+        """Return (pid, start_ticks) of the processes that were first seen to hold a connection on a port in a time."""
+        place = (netns, protocol, local_port, first_ns, last_ns)
         users = self._users.get(place)
         if users is None:
             users = self._users[place] = frozenset((pid, ticks) for pid, ticks in self._reader.rows(_USERS, place))

@@ -7,6 +7,7 @@ import errno
 import os
 import sqlite3
 import stat
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cachetools import LRUCache
 from pktproc.attribution.history import Coverage, RecordedAddress, RecordedHolder, RecordedSocket, Span
 from pktproc.errors import StoreError
 from pktproc.model import Process, Socket
-from pktproc.snapshots import layout
+from pktproc.snapshots import layout, soundness
 from pktproc.snapshots.layout import errors_of
 
 MAX_PROCESSES = 1 << 14
@@ -54,7 +55,7 @@ class StoreReader:
         if not stat.S_ISREG(self.path.stat().st_mode):
             raise StoreError(f"{self.path} is not a file")
         if not os.access(self.path, os.R_OK):
-            raise StoreError(f"{self.path}: {os.strerror(errno.EACCES)}")
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
 
     def _begin(self) -> None:
         """Begin a transaction, so that all is read as of one time."""
@@ -67,6 +68,7 @@ class StoreReader:
         if number < len(layout.MIGRATIONS):
             cure = f"`pktproc snapshot -o {self.path}` brings it up to date"
             raise StoreError(f"{self.path} has the older format {number}: {cure}")
+        soundness.check(self._connection, self.path)
 
     def close(self) -> None:
         """Close the store."""
@@ -122,7 +124,7 @@ class StoreReader:
         for address in (socket.local_address, socket.remote_address):
             if not isinstance(address, bytes) or len(address) != 16:
                 raise ValueError(f"not an address: {address!r}")
-        for number in (socket.netns, socket.protocol, *socket[6:9], socket.ifindex):
+        for number in (*socket[:2], socket.local_port, *socket[5:9], socket.uid or 0, socket.ifindex):
             _number(number)
         # A process that still holds it was last seen to by the last look at all of them.
         holders = tuple(
@@ -137,7 +139,14 @@ class StoreReader:
         deaf = self.rows("SELECT first, last FROM deaf ORDER BY first")
         with self._checked():
             recorded = [Coverage(int(row[0]), int(row[1]), str(row[2]), bool(row[3]), int(row[4])) for row in found]
-            return _without_deafness(_without_overlap(recorded), [(int(first), int(last)) for first, last in deaf])
+            kept = _without_overlap(recorded)
+            if kept and self._has_facts_before(kept[0].first_ns):
+                kept[0] = kept[0]._replace(is_cut=True)
+            return _without_deafness(kept, [(int(first), int(last)) for first, last in deaf])
+
+    def _has_facts_before(self, time_ns: int) -> bool:
+        """Say whether an address was seen before a time: then what was recorded then has been dropped."""
+        return bool(self.rows("SELECT 1 FROM address WHERE first < ? LIMIT 1", (time_ns,)))
 
 
 def _span(times: Row, end_ns: int) -> Span:
@@ -183,19 +192,34 @@ def _without_overlap(recorded: list[Coverage]) -> list[Coverage]:
 
 
 def _without_deafness(recorded: list[Coverage], deaf: list[tuple[int, int]]) -> list[Coverage]:
-    """Return intervals of which those that lie in a time of deafness do not hear ends."""
-    for first_ns, last_ns in deaf:
-        parts: list[Coverage] = []
-        for covered in recorded:
+    """Return intervals of which those that lie in a time of deafness do not hear ends; `deaf` is in order."""
+    deaf = list(_joined(deaf))
+    ends = [last_ns for _, last_ns in deaf]
+    parts: list[Coverage] = []
+    for covered in recorded:
+        heard_ns = covered.first_ns
+        for first_ns, last_ns in deaf[bisect_left(ends, heard_ns) :] if covered.hears_ends else ():
+            if first_ns > covered.last_ns:
+                break
             begin_ns, end_ns = max(first_ns, covered.first_ns), min(last_ns, covered.last_ns)
-            if begin_ns > end_ns or not covered.hears_ends:
-                parts.append(covered)
-                continue
-            pieces = (
-                covered._replace(last_ns=begin_ns - 1),
-                covered._replace(first_ns=begin_ns, last_ns=end_ns, hears_ends=False),
-                covered._replace(first_ns=end_ns + 1),
-            )
-            parts += [piece for piece in pieces if piece.first_ns <= piece.last_ns]
-        recorded = parts
-    return recorded
+            if heard_ns < begin_ns:
+                parts.append(covered._replace(first_ns=heard_ns, last_ns=begin_ns - 1))
+            parts.append(covered._replace(first_ns=begin_ns, last_ns=end_ns, hears_ends=False))
+            heard_ns = end_ns + 1
+        if heard_ns <= covered.last_ns:
+            parts.append(covered._replace(first_ns=heard_ns))
+    return parts
+
+
+def _joined(times: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield times in order without overlap, of some that are in order of their beginnings."""
+    latest: tuple[int, int] | None = None
+    for first_ns, last_ns in times:
+        if latest is None or first_ns > latest[1] + 1:
+            if latest:
+                yield latest
+            latest = first_ns, last_ns
+        else:
+            latest = latest[0], max(latest[1], last_ns)
+    if latest:
+        yield latest

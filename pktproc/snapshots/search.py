@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from pktproc.attribution.history import RecordedSocket, Span
 from pktproc.attribution.locality import is_loopback
-from pktproc.model import UNSPECIFIED, UNSPECIFIED_V4, Protocol
+from pktproc.attribution.matching import TCP_LISTEN
+from pktproc.model import UNSPECIFIED, UNSPECIFIED_V4, V4_MAPPED_PREFIX, Protocol
 from pktproc.snapshots.layout import Value
 from pktproc.snapshots.reader import StoreReader
 from pktproc.snapshots.wanted import Wanted
@@ -12,6 +15,10 @@ from pktproc.snapshots.wanted import Wanted
 # Elsewhere what stands for a port is the number of a protocol or the id of an echo.
 _WITH_PORTS = tuple(map(int, (Protocol.TCP, Protocol.UDP, Protocol.UDPLITE, Protocol.DCCP, Protocol.SCTP)))
 _HAS_PORTS = f"s.raw = 0 AND s.protocol IN {_WITH_PORTS}"
+_LISTENING = (
+    "s.netns = ? AND s.protocol = ? AND s.local_port = ? AND s.remote_port = 0 AND s.raw = 0"
+    f" AND s.state = {TCP_LISTEN}"
+)
 _ALWAYS = 1 << 62
 
 
@@ -29,7 +36,33 @@ def search(reader: StoreReader, wanted: Wanted, from_ns: int = -_ALWAYS, to_ns: 
     there = [recorded for recorded in found if _may_overlap(recorded.span, from_ns, to_ns)]
     if wanted.port is None and wanted.address is None:
         there = [recorded for recorded in there if _held_by(recorded, wanted.pid, from_ns, to_ns)]
+    else:
+        there = list(dict.fromkeys([*there, *_listeners(reader, wanted, there)]))
     return sorted(there, key=lambda recorded: recorded.span.first_ns)
+
+
+def _listeners(reader: StoreReader, wanted: Wanted, found: Iterable[RecordedSocket]) -> Iterator[RecordedSocket]:
+    """Yield the listeners that connections came in through, where they tell more than these do.
+
+    They are the only trace of who took a connection that no look found, and of who serves an address on the wildcard.
+    """
+    served: dict[tuple[int, int, int], list[RecordedSocket]] = {}
+    for one in found:
+        socket = one.socket
+        if socket.protocol != Protocol.TCP or not socket.remote_port:
+            continue
+        if not one.holders or (wanted.port is None and socket.local_address == wanted.address):
+            served.setdefault((socket.netns, socket.protocol, socket.local_port), []).append(one)
+    for place, connections in served.items():
+        for listener in reader.sockets(_LISTENING, place):
+            if any(_took(listener, connection) for connection in connections):
+                yield listener
+
+
+def _took(listener: RecordedSocket, connection: RecordedSocket) -> bool:
+    own, served = listener.socket.local_address, connection.socket.local_address
+    fits = own in (served, UNSPECIFIED) or (own == UNSPECIFIED_V4 and served.startswith(V4_MAPPED_PREFIX))
+    return fits and _may_overlap(listener.span, connection.span.begin_ns(0), connection.span.last_ns)
 
 
 def _ends(reader: StoreReader, wanted: Wanted, values: dict[str, Value]) -> str:

@@ -113,7 +113,11 @@ class Store:
     def number(self, query: str, values: layout.Values = ()) -> int | None:
         """Return the only value that a query asks for, None if there is none."""
         row = self._run(query, values).fetchone()
-        return None if row is None or row[0] is None else int(row[0])
+        if row is None or row[0] is None:
+            return None
+        if not isinstance(row[0], int):
+            raise StoreError(f"{self.path} is damaged: not a number: {row[0]!r}")
+        return row[0]
 
     def _insert(self, statement: str, values: layout.Values) -> int:
         row = self._run(statement, values).lastrowid
@@ -214,9 +218,12 @@ class Store:
         return (pages - free) * size
 
     def file_bytes(self) -> int:
-        """Return the size of the store's file and its log."""
-        log = self.path.with_name(f"{self.path.name}-wal")
-        return os.fstat(self._file).st_size + (log.stat().st_size if log.exists() else 0)
+        """Return the size of the store's file and of its log, if there is one, as they lie there now."""
+        size = 0
+        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+            with contextlib.suppress(OSError):
+                size += path.stat().st_size
+        return size
 
     def shrink(self) -> None:
         """Give the space that is not in use any more back to the file system."""

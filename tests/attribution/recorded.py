@@ -52,6 +52,7 @@ class Record:
     """What was recorded of a host; a recorder looked once a second and heard of ends, unless told otherwise."""
 
     name: str = "snapshot"
+    boots: frozenset[str] = frozenset()
     covered: list[Coverage] = field(
         default_factory=lambda: [Coverage(at(0), at(1_000), "netlink", hears_ends=True, interval_ns=NS_PER_S)]
     )
@@ -100,36 +101,49 @@ class Record:
 
     # What the join asks.
 
+    def hosts(self) -> frozenset[str]:
+        return self.boots
+
     def coverage(self) -> Sequence[Coverage]:
         return self.covered
 
     def namespaces(self) -> frozenset[int]:
         return frozenset(recorded.netns for _, recorded in self.homes)
 
+    def namespaces_with(self, protocol: int, local_port: int) -> frozenset[int]:
+        return frozenset(netns for netns in self.namespaces() if self._on(netns, protocol, local_port))
+
     def addresses(self, address: bytes) -> Sequence[RecordedAddress]:
         return [recorded for known, recorded in self.homes if known == address]
 
-    def sockets(
+    def connected(
         self, netns: int, protocol: int, local_port: int, remote_address: bytes, remote_port: int
     ) -> Sequence[RecordedSocket]:
+        remote = (remote_address, remote_port)
+        found = self._on(netns, protocol, local_port)
+        return [one for one in found if one.socket.remote_port and one.socket[4:6] == remote]
+
+    def free(self, netns: int, protocol: int, local_port: int) -> Sequence[RecordedSocket]:
+        return [one for one in self._on(netns, protocol, local_port) if not one.socket.remote_port]
+
+    def users(
+        self, netns: int, protocol: int, local_port: int, first_ns: int, last_ns: int
+    ) -> frozenset[tuple[int, int]]:
+        return frozenset(
+            holder.process.id
+            for recorded in self._on(netns, protocol, local_port)
+            if recorded.socket.remote_port and recorded.span.first_ns <= last_ns
+            for holder in recorded.holders
+            if holder.span.first_ns >= first_ns
+        )
+
+    def _on(self, netns: int, protocol: int, local_port: int) -> list[RecordedSocket]:
         return [
             recorded
             for recorded in self.table
-            if (recorded.socket.netns, recorded.socket.protocol) == (netns, protocol)
-            and (recorded.socket.raw or recorded.socket.local_port == local_port)
-            and recorded.socket.remote_port in (0, remote_port)
-            and (not recorded.socket.remote_port or recorded.socket.remote_address == remote_address)
-        ]
-
-    def users(self, netns: int, protocol: int, local_port: int) -> frozenset[tuple[int, int]]:
-        return frozenset(
-            holder.process.id
-            for recorded in self.table
             if recorded.socket[:2] == (netns, protocol)
-            and recorded.socket.local_port == local_port
-            and recorded.socket.remote_port
-            for holder in recorded.holders
-        )
+            and (recorded.socket.raw or recorded.socket.local_port == local_port)
+        ]
 
 
 def tcp(source: End, destination: End, flags: str = "A", sequence: int = 0) -> Packet:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attribution.host import HOME, NS_PER_S
-from pktproc.attribution.history import Coverage, History, RecordedSocket, Span
+from pktproc.attribution.history import Coverage, RecordedSocket, Span
 from pktproc.errors import StoreError
 from pktproc.model import Process, ProcessId, Protocol, Socket, pack_address
 from pktproc.snapshots import layout
@@ -28,7 +28,7 @@ texts = st.text(
 )
 
 
-def found(history: History, protocol: int, port: int, remote: tuple[bytes, int] = REMOTE) -> set[Socket]:
+def found(history: StoreHistory, protocol: int, port: int, remote: tuple[bytes, int] = REMOTE) -> set[Socket]:
     return {recorded.socket for recorded in history.sockets(HOME, protocol, port, *remote)}
 
 
@@ -70,8 +70,10 @@ def test_users_of_a_port_are_those_that_held_its_connections(bench: Bench) -> No
     bench.host.open(worker, (OURS, 80), (THEIRS, 6))
     bench.look()
     with bench.history() as history:
-        assert history.users(HOME, Protocol.TCP, 80) == {worker.id}
-        assert history.users(HOME, Protocol.UDP, 80) == frozenset()
+        assert history.users(HOME, Protocol.TCP, 80, at(0), at(9)) == {worker.id}
+        assert history.users(HOME, Protocol.UDP, 80, at(0), at(9)) == frozenset()
+        assert history.users(HOME, Protocol.TCP, 80, at(2), at(9)) == frozenset()
+        assert history.users(HOME, Protocol.TCP, 80, at(0), at(0.5)) == frozenset()
 
 
 def test_a_process_is_one_object_for_all_its_sockets(bench: Bench) -> None:
