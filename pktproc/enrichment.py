@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from pktproc.attribution.tally import Tally
 from pktproc.offline import OfflineAttribution
 from pktproc.output.annotate import ALL_FORMS
+from pktproc.output.savefile import check_is_not_read
 from pktproc.packet_file import PacketFile
 
 _NS_PER_S = 1_000_000_000
@@ -34,12 +35,13 @@ def enrich(
     bytes there were, how many could be named, and the reasons for the others. Raise `FormatError` after everything up
     to a defect of the file has been written, `StoreError` and `UsageError` before anything is.
     """
-    paths = [stores] if isinstance(stores, (str, os.PathLike)) else list(stores)
+    paths = [os.fspath(path) for path in ([stores] if isinstance(stores, (str, os.PathLike)) else stores)]
+    check_is_not_read(os.fspath(output), [os.fspath(source), *paths])
     tally = Tally()
     with (
         OfflineAttribution(
             os.fspath(source),
-            [os.fspath(path) for path in paths],
+            paths,
             expression=filter,
             skew_ns=round(skew * _NS_PER_S),
             tolerance_ns=round(tolerance * _NS_PER_S),

@@ -17,6 +17,7 @@ from pktproc.output.rotation import RotatingFile, Rotation
 from pktproc.output.savefile import Savefile
 from pktproc.packets.batch import Column
 from pktproc.packets.linktypes import LINKTYPE_ETHERNET
+from pktproc.refusals import with_cures
 
 _NOWHERE = Interface("none", 0, 0)
 
@@ -43,7 +44,8 @@ class PacketFile:
         self._opened = ExitStack()
         self._sink: RotatingFile | Savefile | None = None
         if path is not None:
-            sink = RotatingFile(path, rotation) if rotation else Savefile(path)
+            with with_cures():
+                sink = RotatingFile(path, rotation) if rotation else Savefile(path)
             self._sink = self._opened.enter_context(closing(sink))
 
     @property

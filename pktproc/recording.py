@@ -11,6 +11,8 @@ from typing import Self
 
 from pktproc.kernel.engines import AUTO, open_engine
 from pktproc.kernel.netlink_engine import NetlinkEngine
+from pktproc.output.counting import counted
+from pktproc.refusals import with_cures
 from pktproc.snapshots.recorder import Counts, Recorder
 from pktproc.snapshots.retention import Retention
 from pktproc.snapshots.store import Store
@@ -41,7 +43,8 @@ class Recording:
     ) -> None:
         self._interval_ns = interval_ns
         with ExitStack() as opened:
-            self.store = opened.enter_context(closing(Store(path)))
+            with with_cures():
+                self.store = opened.enter_context(closing(Store(path)))
             self.engine, self.notes = open_engine(engine, cmdline=cmdline)
             opened.enter_context(closing(self.engine))
             self._retention = Retention(self.store, max_bytes=max_bytes, max_age_ns=max_age_ns)
@@ -95,15 +98,14 @@ class Recording:
         found = [limit for limit in self.engine.limits if limit not in self.notes]
         holders = self._recorder.holders
         if holders.denied:
-            lack = f"{holders.denied} of {holders.looked_at} processes may not be inspected"
+            lack = f"{holders.denied} of {counted(holders.looked_at, 'process')} may not be inspected"
             cure = "run as root (it takes CAP_SYS_PTRACE and no fewer capabilities than theirs)"
             found.append(f"{lack}, sockets of theirs are recorded without them: {cure}")
         if self._recorder.postponed > self.counts.looks:
-            found.append(
-                f"looks at single namespaces were put off {self._recorder.postponed} times: too many namespaces"
-            )
+            times = counted(self._recorder.postponed, "time")
+            found.append(f"looks at single namespaces were put off {times}: too many namespaces")
         if self._recorder.deaf_times:
-            found.append(f"notices of closed sockets were lost {self._recorder.deaf_times} times")
+            found.append(f"notices of closed sockets were lost {counted(self._recorder.deaf_times, 'time')}")
         if self._retention.cramped:
             found.append("what is still true takes more than --max-size by itself")
         return found

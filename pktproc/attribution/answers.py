@@ -1,10 +1,10 @@
-"""The answers for a block of packets."""
+"""The answers for a block of packets, and those that are kept for the next ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pktproc.model import Attribution, Flow
+from pktproc.model import Attribution, Flow, SocketId
 from pktproc.packets.batch import Column, PacketBatch
 from pktproc.packets.columns import Columns
 
@@ -26,3 +26,19 @@ class AttributedBatch:
     source: list[Attribution | None]
     destination: list[Attribution | None]
     pending: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hold an attribution with the sockets it rests on.
+
+    They were first asked for at `asked_ns`, last found at `confirmed_ns`, and the answer is good until `until_ns`.
+    `is_live` says that a connection was open then.
+    """
+
+    attribution: Attribution
+    sockets: tuple[SocketId, ...]
+    asked_ns: int
+    confirmed_ns: int
+    until_ns: int
+    is_live: bool = False

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from cachetools import LRUCache, TLRUCache
 
+from pktproc.attribution.absence import Absence
+from pktproc.attribution.answers import Answer
 from pktproc.attribution.endings import RECENT_NS, Endings, Exit
 from pktproc.attribution.engine import Ends, Engine, Query, asked_ends, ends_of, possible_ends
 from pktproc.attribution.lookahead import Sighting
@@ -19,7 +21,7 @@ from pktproc.attribution.matching import Selection, accepted
 from pktproc.attribution.owners import Owners
 from pktproc.attribution.staleness import Staleness
 from pktproc.attribution.successions import CLOCK_ERROR_NS, Successions
-from pktproc.model import DATAGRAM, Attribution, Match, Protocol, Reason, Socket, SocketId
+from pktproc.model import DATAGRAM, Attribution, Match, Protocol, Reason, Socket
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
@@ -37,27 +39,13 @@ MAX_TTL_UNHEARD_UDP_NS = 100 * NS_PER_MS
 MAX_NEGATIVE_TTL_NS = 250 * NS_PER_MS
 # What has had no better answer for so long is not waited for any more.
 SETTLED_NS = 50 * NS_PER_MS
+# How long the owner of a datagram socket is taken for its owner at its end, of which the notice comes late.
+HELD_NS = 500 * NS_PER_MS
 # How long one process must have been the only one with a raw ICMP socket before echoes are taken for its own.
 STEADY_NS = 300 * NS_PER_MS
 
 _SETTLED = frozenset({Reason.KERNEL, Reason.PERMISSION})
 _LIVE = frozenset({1, 2, 3})  # ESTABLISHED, SYN_SENT, SYN_RECV
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Hold an attribution with the sockets it rests on.
-
-    They were first asked for at `asked_ns`, last found at `confirmed_ns`, and the answer is good until `until_ns`.
-    `is_live` says that a connection was open then.
-    """
-
-    attribution: Attribution
-    sockets: tuple[SocketId, ...]
-    asked_ns: int
-    confirmed_ns: int
-    until_ns: int
-    is_live: bool = False
 
 
 class ConnectionIndex:
@@ -77,6 +65,7 @@ class ConnectionIndex:
         self._previous: LRUCache[Ends, Answer] = LRUCache(MAX_PAST)
         self._successions = Successions(clock, wall_clock)
         self.endings = Endings(clock)
+        self._absence = Absence(clock, hears_ends=engine.hears_ends)
         self.counts: Counter[str] = Counter()
         self.staleness = Staleness(clock)
 
@@ -95,6 +84,7 @@ class ConnectionIndex:
             self._answers.clear()
             self._previous.clear()
         self.endings.note(ended.sockets)
+        self._absence.note(ended)
 
     def learn(self, sighting: Sighting) -> None:
         """Take in what was found out elsewhere about a query, as if it had been asked here then."""
@@ -184,6 +174,8 @@ class ConnectionIndex:
             return None
         if not self.endings.recent(asked_ends(query)) <= set(answer.sockets):
             return None
+        if answer.attribution.reason is Reason.NO_SOCKET and self._absence.is_refuted(query, answer.confirmed_ns):
+            return None
         process = answer.attribution.process
         if process and self.endings.exit_ns(process.id) and not all(map(self.endings.has_ended, answer.sockets)):
             return None
@@ -207,17 +199,21 @@ class ConnectionIndex:
         if attribution.process is None and previous and previous.attribution.process:
             if self._still_theirs(query, selection, previous):
                 return self._prolong(query, previous)
-            if self._closes_now(selection, previous):
-                return Answer(replace(attribution, final=False), (), asked_ns, asked_ns, 0)
+            if self._closes_now(query, selection, previous):
+                why = Reason.CLOSED if attribution.reason is Reason.NO_SOCKET else attribution.reason
+                return Answer(replace(attribution, reason=why, final=False), (), asked_ns, asked_ns, 0)
         owner = attribution.process
         if owner and self._successions.may_be_younger(owner, query, packet_ns):
             return self._ambiguous(attribution)
         if self._changed_hands(selection, attribution):
             return self._ambiguous(attribution)
         self._note_change(query, selection, attribution, previous, packet_ns)
-        if attribution.reason is Reason.NO_SOCKET and previous and previous.sockets:
-            refused = previous.attribution.reason is Reason.PERMISSION
-            attribution = replace(attribution, reason=Reason.PERMISSION if refused else Reason.CLOSED)
+        if attribution.reason is Reason.NO_SOCKET:
+            if previous and previous.sockets:
+                refused = previous.attribution.reason is Reason.PERMISSION
+                attribution = replace(attribution, reason=Reason.PERMISSION if refused else Reason.CLOSED)
+            elif asked_ns > packet_ns and not self._absence.is_proven(query, packet_ns):
+                attribution = replace(attribution, reason=Reason.CLOSED)
         answer = self._remember(query, attribution, selection, asked_ns)
         return self._ambiguous(attribution) if self._successions.mixes_owners(query, packet_ns) else answer
 
@@ -232,8 +228,8 @@ class ConnectionIndex:
     def _still_theirs(self, query: Query, selection: Selection, previous: Answer) -> bool:
         """Say whether packets after the end of a socket still belong to its last owner.
 
-        TCP's do until a SYN begins something new. A datagram's do for a moment, if nothing else came and went on its
-        ports, which only an engine that hears of ends can tell.
+        TCP's do until a SYN begins something new. A datagram's do for a moment after the end, if nothing else came and
+        went on its ports, which only an engine that hears of ends can tell.
         """
         former = previous.attribution
         if former.process is None or former.match is Match.LISTENER:
@@ -242,14 +238,19 @@ class ConnectionIndex:
             return False
         if query.protocol not in DATAGRAM:
             return self.endings.recent(asked_ends(query)) <= set(previous.sockets)
-        if not self._engine.hears_ends or self._clock() - previous.confirmed_ns > RECENT_NS:
+        gone = {socket for ends in possible_ends(query) for socket in self.endings.recent(ends)}
+        exit_ns, former_ns = self.endings.exit_ns(former.process.id), self._clock() - previous.confirmed_ns
+        if exit_ns and self._clock() - exit_ns > 2 * RECENT_NS:
             return False
-        return all(self.endings.recent(ends) <= set(previous.sockets) for ends in possible_ends(query))
+        known_ns = HELD_NS if gone else RECENT_NS
+        return self._engine.hears_ends and gone <= set(previous.sockets) and former_ns <= known_ns
 
-    def _closes_now(self, selection: Selection, previous: Answer) -> bool:
+    def _closes_now(self, query: Query, selection: Selection, previous: Answer) -> bool:
         """Say whether a socket may have lost its last holder while it was looked at; the next look will tell."""
-        just_held = self._clock() - previous.confirmed_ns < RECENT_NS
-        return just_held and any(socket.inode and socket.id in previous.sockets for socket in selection.sockets)
+        age_ns = self._clock() - previous.confirmed_ns
+        if selection.sockets or query.protocol not in DATAGRAM or not self._engine.hears_ends:
+            return age_ns < RECENT_NS and any(s.inode and s.id in previous.sockets for s in selection.sockets)
+        return age_ns < HELD_NS and not any(map(self.endings.has_ended, previous.sockets))
 
     def _changed_hands(self, selection: Selection, attribution: Attribution) -> bool:
         """Say whether a block may hold packets of an ended socket and of a successor of another owner."""

@@ -23,7 +23,7 @@ _VERSION = 2
 _SWAPPED_LENGTHS_BEFORE = 3  # minor version; in older files the two lengths stand the other way round
 _PACKET_TYPE_AT = 22
 _NS_PER_S = 1_000_000_000
-_INTERFACE = Interface("if0", 1, 0)
+_INTERFACE = Interface("", 1, 0)  # the format tells no name
 _PACKET_TYPE = np.full(256, PacketType.UNKNOWN, np.uint8)
 _PACKET_TYPE[: PacketType.OUTGOING + 1] = np.arange(PacketType.OUTGOING + 1)
 

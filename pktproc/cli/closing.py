@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pktproc.attribution.tally import Tally
 from pktproc.capture.tap import Statistics
+from pktproc.output.counting import counted
 
 
 def of_capture(tally: Tally, statistics: Statistics) -> str:
     """Return the summary of a live capture."""
     lines = [
-        f"{tally.shown} packets shown",
-        f"{statistics.received} packets received by filter",
-        f"{statistics.dropped} packets dropped by kernel",
-        f"{tally.attributed} packets attributed",
+        counted(tally.shown, "packet shown"),
+        counted(statistics.received, "packet received by filter"),
+        counted(statistics.dropped, "packet dropped by kernel"),
+        counted(tally.attributed, "packet attributed"),
     ]
     return _text(lines, tally)
 
@@ -22,8 +23,8 @@ def of_file(tally: Tally) -> str:
     packets, size = _share(tally.attributed, tally.shown), _share(tally.attributed_bytes, tally.shown_bytes)
     return _text(
         [
-            f"{tally.shown} packets",
-            f"{tally.attributed} packets attributed ({packets} of the packets, {size} of the bytes)",
+            counted(tally.shown, "packet"),
+            counted(tally.attributed, f"packet attributed ({packets} of the packets, {size} of the bytes)"),
         ],
         tally,
     )
@@ -31,8 +32,8 @@ def of_file(tally: Tally) -> str:
 
 def _text(lines: list[str], tally: Tally) -> str:
     if tally.hidden:
-        lines.append(f"{tally.hidden} packets of unknown owners not shown")
-    lines += [f"{count} ends {reason}" for reason, count in tally.reasons.most_common() if count]
+        lines.append(counted(tally.hidden, "packet of unknown owners not shown"))
+    lines += [counted(count, f"end {reason}") for reason, count in tally.reasons.most_common() if count]
     return "\n".join(lines) + "\n"
 
 

@@ -8,12 +8,16 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from pktproc.errors import Denied, Unsupported
 from pktproc.kernel.probe import Finding, State, examine
 from pktproc.version import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _LIBRARIES = {
     "scapy": ("scapy.config", "opens capture sockets and dissects packets"),
@@ -25,6 +29,8 @@ _LIBRARIES = {
 }
 _PRIVILEGES = frozenset({"CAP_NET_RAW", "packet sockets"})
 _STYLES = {State.OK: "green", State.LIMITED: "yellow", State.MISSING: "red"}
+_TABLE_WIDTH = 100
+"""Columns of the narrowest terminal on which four texts beside each other can be read."""
 _COLUMNS = ("area", "what", "state", "detail", "cure")
 
 
@@ -100,6 +106,10 @@ def _show_table(findings: Sequence[Finding]) -> None:
     except ImportError:
         click.echo(_columns(findings))
         return
+    console = Console()
+    if console.width < _TABLE_WIDTH:
+        _show_list(console, findings)
+        return
     table = Table(*_COLUMNS[1:], box=box.SIMPLE_HEAD)
     area = ""
     for finding in findings:
@@ -109,4 +119,21 @@ def _show_table(findings: Sequence[Finding]) -> None:
             table.add_row(Text(area, style="bold"))
         _, what, state, detail, cure = _row(finding)
         table.add_row(Text(f"  {what}"), Text(state, style=_STYLES[finding.state]), Text(detail), Text(cure))
-    Console().print(table)
+    console.print(table)
+
+
+def _show_list(console: Console, findings: Sequence[Finding]) -> None:
+    """Print what a table has beside each other one below the other, each text as wide as the terminal."""
+    from rich.padding import Padding  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    area = ""
+    for finding in findings:
+        if finding.area != area:
+            area = finding.area
+            console.print(Text(area, style="bold"))
+        _, what, state, detail, cure = _row(finding)
+        console.print(Text.assemble(f"  {what}: ", (state, _STYLES[finding.state])))
+        console.print(Padding(Text(detail), (0, 0, 0, 4)))
+        if cure:
+            console.print(Padding(Text(f"-> {cure}"), (0, 0, 0, 4)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import re
 import select
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from pktproc.kernel.processes import ProcessReader
 from pktproc.live import LiveAttribution
 from pktproc.output.escape import escape
 from pktproc.output.pcapng import PcapngWriter
+from pktproc.output.stream import write_bytes
 
 _OFF = frozenset({"false", "no", "off", "0"})
 _SEPARATOR = re.compile(r"[,\s]+")
@@ -110,7 +110,5 @@ class Fifo:
 
     def write(self, data: bytes) -> int:
         """Write all of `data` and return how much that is; raise `BrokenPipeError` once nobody reads any more."""
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]  # a signal may cut a write short
+        write_bytes(self._descriptor, data)
         return len(data)

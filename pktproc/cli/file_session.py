@@ -6,6 +6,7 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import click
 import numpy as np
@@ -15,18 +16,27 @@ from pktproc.attribution.tally import Tally
 from pktproc.cli import closing
 from pktproc.cli.file_options import FileOptions
 from pktproc.cli.progress import Progress
+from pktproc.cli.signals import Interruption, ended_by_signals
 from pktproc.cli.talk import say
+from pktproc.cli.write_options import STANDARD
+from pktproc.errors import PktprocError
 from pktproc.offline import OfflineAttribution, OfflineBlock
+from pktproc.output.escape import escape
 from pktproc.output.stream import write_all
 from pktproc.packet_file import PacketFile
 from pktproc.packets.batch import Column
 
 _NS_PER_S = 1_000_000_000
 _GC_THRESHOLD = 500_000
+# So many packets are printed at a time, for the first lines to come soon and a signal not to wait for a whole block.
+_PRINTED_AT_ONCE = 4096
 
 
 def run(options: FileOptions) -> None:
-    """Name the packets of a file, write or print them, then print the summary on stderr."""
+    """Name the packets of a file, write or print them, then print the summary on stderr.
+
+    Raise `PktprocError` if Ctrl-C, SIGTERM or a reader that went away has left the written file without its rest.
+    """
     with (
         OfflineAttribution(
             options.source,
@@ -35,35 +45,80 @@ def run(options: FileOptions) -> None:
             skew_ns=round(options.skew_s * _NS_PER_S),
             tolerance_ns=round(options.tolerance_s * _NS_PER_S),
         ) as offline,
-        _summary(offline) as tally,
         PacketFile(options.output, forms=options.forms, cmdline=options.printing.cmdline) as file,
+        _summary(options, offline) as outcome,
     ):
-        session = _Session(options, file, tally)
+        session = _Session(options, file, outcome)
         gc.freeze()  # flows are made by the thousand and hold no circles: to look for some takes a third of the time
         gc.set_threshold(_GC_THRESHOLD)
-        with Progress(offline.capture.total_bytes, shown=options.output is not None) as progress:
-            for block in offline.blocks():
+        with (
+            Progress(offline.capture.total_bytes, shown=options.output is not None) as progress,
+            ended_by_signals(outcome.interruption.stop),
+        ):
+            for block in outcome.interruption.until(offline.blocks()):
                 if session.take(block):
                     break
                 progress.reach(offline.capture.bytes_read)
+        reason = outcome.broken_off()
+        if reason and _writes_file(options):
+            # Not the normal end that it is for a live capture: who goes on with the file would take it for the whole.
+            raise PktprocError(f"{reason}: {escape(str(options.output))} is partial, it ends where reading did")
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What became of a run: the packets that were done, and why these are not all of them."""
+
+    tally: Tally = field(default_factory=Tally)
+    interruption: Interruption = field(default_factory=Interruption)
+    is_complete: bool = False
+    is_unread: bool = False
+
+    def broken_off(self) -> str:
+        """Return why the rest of the file was left alone, empty if it was not, or not wanted."""
+        if self.is_complete or not (self.is_unread or self.interruption.came):
+            return ""
+        return "nobody reads what is printed any more" if self.is_unread else "told to stop"
+
+
+def _writes_file(options: FileOptions) -> bool:
+    return options.output not in (None, STANDARD)
 
 
 class _Session:
-    def __init__(self, options: FileOptions, file: PacketFile, tally: Tally) -> None:
+    def __init__(self, options: FileOptions, file: PacketFile, outcome: _Outcome) -> None:
         self._count = options.count
         self._file = file
-        self._tally = tally
+        self._writes = options.output is not None
+        self._outcome = outcome
+        self._tally = outcome.tally
         self._format = options.printing.formatter() if options.prints else None
         self._sieve = ProcessSieve(options.selection.selection(), lambda _: None)
 
     def take(self, block: OfflineBlock) -> bool:
         """Write and print the wanted packets of a block; return whether that were enough."""
         rows = self._wanted(block)
-        self._file.write(block.attributed, rows, block.file_batch)
-        if self._format is not None:
-            write_all(sys.stdout.fileno(), self._format.lines(block.attributed, rows))
-        self._tally.add(block.attributed, rows)
-        return self._count is not None and self._tally.shown >= self._count
+        if self._writes:
+            self._file.write(block.attributed, rows, block.file_batch)
+            self._tally.add(block.attributed, rows)
+        self._print(block, rows)
+        self._outcome.is_complete = self._count is not None and self._tally.shown >= self._count
+        return self._outcome.is_complete or self._outcome.is_unread
+
+    def _print(self, block: OfflineBlock, rows: Column) -> None:
+        if self._format is None:
+            return
+        for at in range(0, len(rows), _PRINTED_AT_ONCE):
+            if self._outcome.interruption.came:
+                return
+            part = rows[at : at + _PRINTED_AT_ONCE]
+            try:
+                write_all(sys.stdout.fileno(), self._format.lines(block.attributed, part))
+            except BrokenPipeError:
+                self._outcome.is_unread = True
+                return
+            if not self._writes:
+                self._tally.add(block.attributed, part)
 
     def _wanted(self, block: OfflineBlock) -> Column:
         rows = block.rows
@@ -73,12 +128,18 @@ class _Session:
 
 
 @contextmanager
-def _summary(offline: OfflineAttribution) -> Iterator[Tally]:
-    """Print the summary in the end, however it comes about."""
-    tally = Tally()
+def _summary(options: FileOptions, offline: OfflineAttribution) -> Iterator[_Outcome]:
+    """Print the summary in the end, however it comes about; how much of it a reader took that left, nobody knows."""
+    outcome = _Outcome()
     try:
-        yield tally
+        yield outcome
+    except BrokenPipeError:
+        outcome.is_unread = True
+        raise
     finally:
-        click.echo(closing.of_file(tally), err=True, nl=False)
+        if _writes_file(options) or not outcome.is_unread:
+            click.echo(closing.of_file(outcome.tally), err=True, nl=False)
         for warning in offline.warnings():
             say(warning)
+        if outcome.interruption.came and outcome.broken_off() and not _writes_file(options):
+            say(f"{outcome.broken_off()}: these are not all packets of {escape(options.source)}")

@@ -7,6 +7,7 @@ import threading
 import click
 
 from pktproc.cli.quantities import NS_PER_S, Period, Size
+from pktproc.cli.write_options import check_store
 
 _MILLISECOND_NS = 1_000_000
 _MIN_BYTES = 8 << 20
@@ -47,6 +48,7 @@ def command(
     Only what changes is written, so that an idle host costs next to nothing. STORE is an SQLite database that only its
     owner can read. Ctrl-C and SIGTERM are a normal end; a kill loses what happened since the last look.
     """
+    check_store(store)
     from pktproc.cli import recording_session  # noqa: PLC0415 - sqlite3, which --help can do without
     from pktproc.recording import Recording  # noqa: PLC0415
 

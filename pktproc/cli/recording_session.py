@@ -10,6 +10,7 @@ import click
 
 from pktproc.cli.signals import ended_by_signals
 from pktproc.cli.talk import say
+from pktproc.output.counting import counted
 from pktproc.output.escape import escape
 from pktproc.recording import NS_PER_S, Recording
 
@@ -20,33 +21,35 @@ def look_once(recording: Recording, name: str) -> None:
         _say_all(recording.notes)
         recording.look()
         counts = recording.counts
-    say(f"{counts.sockets} sockets and {counts.processes} processes kept in {escape(name)}")
+    say(f"{counted(counts.sockets, 'socket')} and {counted(counts.processes, 'process')} kept in {escape(name)}")
     _say_all(recording.shortfalls())
 
 
 def run(recording: Recording, name: str, stop: threading.Event, *, duration_ns: int | None) -> None:
     """Record until Ctrl-C, SIGTERM or the end of a time; then print the summary on stderr."""
-    with ended_by_signals(stop.set), recording:
-        _say_all(recording.notes)
-        say(f"recording into {escape(name)}, engine {recording.engine.name}")
-        begin_ns = time.monotonic_ns()
-        gc.freeze()  # what was loaded until here stays
-        try:
+    begin_ns = time.monotonic_ns()
+    try:
+        with ended_by_signals(stop.set), recording:
+            _say_all(recording.notes)
+            say(f"recording into {escape(name)}, engine {recording.engine.name}")
+            gc.freeze()  # what was loaded until here stays
+            begin_ns = time.monotonic_ns()
             recording.run(stop, duration_ns=duration_ns)
-        finally:
-            click.echo(_summary(recording, (time.monotonic_ns() - begin_ns) / NS_PER_S), err=True, nl=False)
-            _say_all(recording.shortfalls())
+    finally:  # once the store is closed, which takes the log over into it
+        click.echo(_summary(recording, (time.monotonic_ns() - begin_ns) / NS_PER_S), err=True, nl=False)
+        _say_all(recording.shortfalls())
 
 
 def _summary(recording: Recording, seconds: float) -> str:
-    counts = recording.counts
-    lines = (
-        f"{counts.looks} looks in {seconds:.1f} s",
-        f"{counts.sockets} sockets recorded",
+    counts, size = recording.counts, recording.store.file_bytes()
+    lines = [
+        counted(counts.looks, f"look in {seconds:.1f} s"),
+        counted(counts.sockets, "socket recorded"),
         f"{counts.unseen_sockets} more of which only the end was heard",
-        f"{counts.processes} processes recorded",
-        f"{recording.store.file_bytes()} bytes in the store",
-    )
+        counted(counts.processes, "process recorded"),
+    ]
+    if size:
+        lines.append(counted(size, "byte in the store"))
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 @contextmanager
@@ -14,8 +17,8 @@ def ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 
     def end(number: int, frame: FrameType | None) -> None:
         del frame
-        stop()
         signal.signal(number, signal.SIG_DFL)
+        stop()
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -23,3 +26,38 @@ def ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Interruption:
+    """Let signals, which call `stop`, end the work on what is read piece by piece; `came` says that one did.
+
+    Work on a piece goes on to its end, since a write that is broken off leaves half a packet. Reading is broken off at
+    once: a pipe may never bring another piece.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._is_reading = False
+
+    def stop(self) -> None:
+        """End the reading, at once or after the piece that is worked on."""
+        self.came = True
+        if self._is_reading:
+            raise KeyboardInterrupt
+
+    def until(self, pieces: Iterable[Item]) -> Iterator[Item]:
+        """Yield what is read until a signal comes."""
+        source = iter(pieces)
+        while (piece := self._next(source)) is not None:
+            yield piece
+
+    def _next(self, source: Iterator[Item]) -> Item | None:
+        try:
+            self._is_reading = True
+            piece = None if self.came else next(source, None)
+            self._is_reading = False
+        except KeyboardInterrupt:
+            return None
+        finally:
+            self._is_reading = False
+        return piece

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from pktproc.cli.write_options import check_store
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-o", "--output", "store", required=True, metavar="STORE", help="Add to STORE, made if need be.")
@@ -14,6 +16,7 @@ def command(*, store: str, engine: str, no_cmdline: bool) -> None:
 
     It names the packets of that moment, and about two seconds around it; pktproc record keeps looking.
     """
+    check_store(store)
     from pktproc.cli import recording_session  # noqa: PLC0415 - sqlite3, which --help can do without
     from pktproc.recording import Recording  # noqa: PLC0415
 

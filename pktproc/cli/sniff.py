@@ -9,10 +9,12 @@ import click
 
 from pktproc.cli.file_options import FileOptions
 from pktproc.cli.print_options import with_print_options
+from pktproc.cli.quantities import Period
 from pktproc.cli.selection_options import with_selection_options
 from pktproc.cli.sniff_options import EPILOG, SniffCommand, SniffOptions, check_reads_file
 from pktproc.cli.write_options import with_annotate_option
 
+_MILLISECOND_NS = 1_000_000
 _IN_OUT = click.Choice(["in", "out", "inout"])
 
 
@@ -36,7 +38,7 @@ _IN_OUT = click.Choice(["in", "out", "inout"])
 @click.option("-W", "file_count", type=click.IntRange(1), metavar="N",
               help="With -C a ring of N files, with -G exit after N files.")  # fmt: skip
 @click.option("-c", "count", type=click.IntRange(1), metavar="N", help="Exit after N packets.")
-@click.option("--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Exit after S seconds.")
+@click.option("--duration", type=Period(_MILLISECOND_NS), metavar="S", help="Exit after S seconds; also 90s, 2m, 1h.")
 @click.option("--engine", type=click.Choice(["auto", "netlink", "procfs"]), default="auto", help="Source of facts.")
 @with_selection_options
 @with_print_options
@@ -56,7 +58,8 @@ def command(context: click.Context, /, words: Sequence[str], **chosen: Any) -> N
     -i, --netns and the options that select processes can be repeated. A packet is shown if one of its ends fits one
     value of each option that selects.
 
-    With COMMAND, start it and show only packets of it and its descendants; its standard output goes to standard error.
+    With COMMAND, start it, in the namespace of --netns if that is given, and show only packets of it and its
+    descendants; its standard output goes to standard error.
 
     -w writes pcapng, with the processes as comments, which any reader shows, and in the fields that newer ones know; -r
     shows such a file again.

@@ -25,6 +25,7 @@ Examples:
   pktproc sniff --name 'python*' --follow   programs by name, with their children
   pktproc sniff --netns web --json          another network namespace, as JSON lines
   pktproc sniff -- curl http://example.org  what one command sends and receives
+  pktproc sniff --netns web -- ping 10.1.1.1  the same, run in a network namespace
   pktproc sniff -w day-%H.pcapng -G 3600    write a file an hour, with processes
   pktproc sniff -r day-09.pcapng port 443   show packets of such a file
   pktproc sniff -w - | wireshark -k -i -    watch in Wireshark
@@ -70,7 +71,7 @@ class SniffOptions:
     snaplen: int
     buffer_bytes: int
     count: int | None
-    duration_s: float | None
+    duration_ns: int | None
     engine: str
     selection: SelectionOptions
     printing: PrintOptions
@@ -91,9 +92,12 @@ class SniffOptions:
         selection = SelectionOptions.of(chosen)
         if program and not selection.everything:
             raise UsageError("a command after -- already says whose packets to show: leave --pid, --name, ... out")
+        netns = tuple(dict.fromkeys(chosen["netns"]))
+        if program and len(netns) > 1:
+            raise UsageError("a command after -- runs in one network namespace: give one --netns")
         return cls(
             interfaces=tuple(dict.fromkeys(chosen["interfaces"])) or ("any",),
-            netns=tuple(dict.fromkeys(chosen["netns"])),
+            netns=netns,
             expression=expression(words, chosen["filter_file"]),
             program=program,
             way=chosen["way"],
@@ -101,7 +105,7 @@ class SniffOptions:
             snaplen=chosen["snaplen"] or 262144,
             buffer_bytes=chosen["buffer_kib"] << 10,
             count=chosen["count"],
-            duration_s=chosen["duration"],
+            duration_ns=chosen["duration"],
             engine=chosen["engine"],
             selection=selection,
             printing=PrintOptions.of(chosen),

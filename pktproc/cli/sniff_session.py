@@ -30,8 +30,6 @@ from pktproc.output.stream import write_all
 from pktproc.packet_file import PacketFile
 from pktproc.packets.batch import Column
 
-_NS_PER_S = 1_000_000_000
-
 
 def list_interfaces(options: SniffOptions) -> None:
     """Print the interfaces that `-i` takes, by name or by number as with tcpdump -D."""
@@ -101,11 +99,11 @@ class _Session:
         self._tally = tally
         self._file = file
         self._format = options.printing.formatter() if options.prints else None
-        self._command = _start(options.program) if options.program else None
+        self._command = _start(options.program, options.netns) if options.program else None
         selection = _selection(options, self._command)
         self._sieve = ProcessSieve(selection, ProcessReader(cmdline=False).read)
-        if options.duration_s:
-            live.stop(after_ns=int(options.duration_s * _NS_PER_S))
+        if options.duration_ns is not None:
+            live.stop(after_ns=options.duration_ns)
 
     def run(self) -> None:
         try:
@@ -145,10 +143,14 @@ def _selection(options: SniffOptions, command: subprocess.Popen[bytes] | None) -
     return options.selection.selection()
 
 
-def _start(program: tuple[str, ...]) -> subprocess.Popen[bytes]:
-    """Start the command; its standard output becomes our standard error, so that ours holds packets alone."""
+def _start(program: tuple[str, ...], netns: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    """Start the command in the namespace, if one is given, in which its packets are captured.
+
+    Its standard output becomes our standard error, so that ours holds packets alone.
+    """
     privileges.adopt_orphans()
+    place = namespaces.named(netns[0]) if netns else None
     try:
-        return subprocess.Popen(program, stdout=sys.stderr.fileno())
+        return namespaces.run_inside(place, lambda: subprocess.Popen(program, stdout=sys.stderr.fileno()))
     except OSError as error:
         raise PktprocError(f"cannot start {program[0]!r}: {error.strerror}") from error

@@ -35,7 +35,8 @@ Examples:
   pktproc who -s web.db -s database.db 10.0.0.7:5432 --json
 
 A time after > was the last one seen when recording ended, one after < the first when it began: the connection
-was probably there for longer. Without holder are those that lived between two looks.
+was probably there for longer. Where ? stands for the time FROM, no look found it and only its end was heard, so that
+its process is not known; the listener that it may have come in through is shown, too.
 """
 
 
@@ -73,6 +74,8 @@ def parse_wanted(text: str) -> Wanted:
     """Return what the words of the user mean; raise `UsageError` if they mean nothing."""
     if matched := _NUMBER.fullmatch(text):
         number = int(matched[2])
+        if not number:
+            raise UsageError(f"{text!r}: nothing has number 0, give a port or pid from 1 on")
         if matched[1] == ":":
             return Wanted(port=_port(matched[2]))
         return Wanted(port=None if matched[1] or number > _MAX_PORT else number, pid=number)
@@ -88,6 +91,6 @@ def parse_wanted(text: str) -> Wanted:
 
 
 def _port(text: str) -> int:
-    if int(text) > _MAX_PORT:
-        raise UsageError(f"no port {text}: the highest is {_MAX_PORT}")
+    if not 1 <= int(text) <= _MAX_PORT:
+        raise UsageError(f"no port {text}: give one from 1 to {_MAX_PORT}")
     return int(text)

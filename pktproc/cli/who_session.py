@@ -17,6 +17,7 @@ from pktproc.output.clock import utc
 from pktproc.output.escape import escape, join_command, json_text
 from pktproc.output.names import PORT_PROTOCOLS, protocol_label, transport
 from pktproc.output.owners import identify
+from pktproc.refusals import with_cures
 from pktproc.snapshots.reader import StoreReader
 from pktproc.snapshots.search import search
 from pktproc.snapshots.wanted import Wanted
@@ -38,7 +39,8 @@ def run(stores: Sequence[str], wanted: Wanted, period: Period, *, what: str, as_
     from_ns = -_ALWAYS if period[0] is None else period[0]
     to_ns = _ALWAYS if period[1] is None else period[1]
     with ExitStack() as opened:
-        readers = {name: opened.enter_context(closing(StoreReader(name))) for name in stores}
+        with with_cures():
+            readers = {name: opened.enter_context(closing(StoreReader(name))) for name in stores}
         found = [
             _Found(name, recorded)
             for name, reader in readers.items()
@@ -59,8 +61,12 @@ def _nothing(what: str, coverage: Sequence[Coverage], from_ns: int, to_ns: int) 
         return "nothing was ever recorded there"
     if any(covered.first_ns <= to_ns and covered.last_ns >= from_ns for covered in coverage):
         return f"nothing recorded of {what} then"
-    first_ns, last_ns = min(c.first_ns for c in coverage), max(c.last_ns for c in coverage)
-    return f"recording did not run then: it did between {_local(first_ns)} and {_local(last_ns)}"
+    ended_ns = max((c.last_ns for c in coverage if c.last_ns < from_ns), default=None)
+    begun_ns = min((c.first_ns for c in coverage if c.first_ns > to_ns), default=None)
+    times = [f"ended at {_local(ended_ns)}"] if ended_ns is not None else []
+    if begun_ns is not None:
+        times.append(f"began {'again ' if times else ''}at {_local(begun_ns)}")
+    return f"recording did not run then: it {' and '.join(times)}"
 
 
 # Tables.
@@ -114,11 +120,18 @@ def _local(time_ns: int) -> str:
 
 
 def _begin(span: Span) -> str:
+    if _only_ended(span):
+        return "?"
     return f"{'<' if span.after_ns is None else ''}{_local(span.first_ns)}"
 
 
 def _end(span: Span) -> str:
     return f"{'>' if span.before_ns is None else ''}{_local(span.last_ns)}"
+
+
+def _only_ended(span: Span) -> bool:
+    """Say whether no look found a socket, so that its end is all that was heard of it (`Span`)."""
+    return span.first_ns == span.before_ns
 
 
 def _local_end(recorded: RecordedSocket) -> str:
@@ -173,6 +186,7 @@ def _connection(one: _Found) -> dict[str, Any]:
         "inode": socket.inode or None,
         "cookie": socket.cookie or None,
         "netns": socket.netns,
+        "only_end_heard": True if _only_ended(span) else None,
         **_times(span),
         "holders": [_holder(process, times) for process, times in holders],
     }

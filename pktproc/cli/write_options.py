@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pktproc.errors import UsageError
+from pktproc.output.savefile import check_is_not_read
 
 if TYPE_CHECKING:
     from pktproc.output.rotation import Rotation
@@ -61,13 +61,10 @@ def check_output(output: str, sources: Sequence[str] = (), *, prints: bool) -> N
     """Raise `UsageError` if a file cannot be written beside what else is done: printing, reading `sources`."""
     if prints and output == STANDARD:
         raise UsageError("standard output is taken by the file: leave --json and --print out, or name a file")
-    for source in sources:
-        if STANDARD not in (source, output) and _same_file(source, output):
-            raise UsageError(f"{output} is the file that is read: name another one to write")
+    check_is_not_read(output, sources)
 
 
-def _same_file(one: str, other: str) -> bool:
-    try:
-        return Path(one).samefile(other)
-    except OSError:
-        return False
+def check_store(store: str) -> None:
+    """Raise `UsageError` for standard output in place of a store, which is a database and no stream."""
+    if store == STANDARD:
+        raise UsageError("a store cannot be standard output: give -o FILE")

@@ -92,10 +92,12 @@ class JsonFormat:
             "vlan": tagged,
             "inner": {"vlan": {"id": str(inner)}} if inner >= 0 else None,
         }
-        device = {"interface": {"name": attributed.batch.interfaces[interface].name}}
-        outgoing = made.flow.direction == Direction.OUTGOING
-        observer = {"ingress": device, "egress": device if outgoing else None}
-        return f'{_members(about)}}}{made.ends},"observer":{_object(observer)}{made.owners}}}'
+        observer = ""
+        if name := attributed.batch.interfaces[interface].name:
+            device = {"interface": {"name": name}}
+            outgoing = made.flow.direction == Direction.OUTGOING
+            observer = f',"observer":{_object({"ingress": device, "egress": device if outgoing else None})}'
+        return f"{_members(about)}}}{made.ends}{observer}{made.owners}}}"
 
     def _flow_json(self, flow: Flow, source: Attribution | None, destination: Attribution | None) -> _FlowJson:
         ends = ""

@@ -236,7 +236,9 @@ def _section_header(application: str) -> bytes:
 
 
 def _interface_block(name: str, linktype: int) -> bytes:
-    options = ((IF_NAME, name.encode("utf-8", "backslashreplace")), (IF_TSRESOL, bytes([_NANOSECONDS])))
+    options = [(IF_TSRESOL, bytes([_NANOSECONDS]))]
+    if name:
+        options.insert(0, (IF_NAME, name.encode("utf-8", "backslashreplace")))
     return block(INTERFACE_DESCRIPTION, struct.pack("<HHI", linktype, 0, _NO_LIMIT) + _encode(options), _ORDER)
 
 

@@ -111,7 +111,8 @@ class TextFormat:
     def _head(self, attributed: AttributedBatch, flow: int, interface: int, packet_type: int, icmp_code: int) -> Head:
         made = self._flows.of(attributed, flow)
         way = _WAYS.get(packet_type) or _WAYS_BY_DIRECTION.get(made.flow.direction, "?")
-        where = f"{escape(attributed.batch.interfaces[interface].name):<5} {way:<3} "
+        name = escape(attributed.batch.interfaces[interface].name)
+        where = f"{name:<5} {way:<3} " if name else "" if way == "?" else f"{way:<3} "
         label = wording.label(made.flow, icmp_code, quiet=self._quiet, numeric=self._numeric)
         sized = "tcp " if self._quiet and made.flow.protocol == Protocol.TCP else f"{label}, length "
         return Head(where, f"{where}{made.family}{made.between}", label, sized, made)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from attribution.asking import ask, named, reason, until_settled
 from attribution.host import NS_PER_MS, Clock, Host, query
 from pktproc.attribution.index import ConnectionIndex
@@ -94,3 +98,13 @@ def test_who_could_have_made_a_packet_up_is_a_candidate_and_no_more(host: Host, 
     assert reason(ask(index, sender))[0] is reason(ask(index, receiver))[0] is Reason.NO_SOCKET
     assert ask(index, sender).holders == (injector,)
     assert ask(index, receiver).holders == ()
+
+
+@pytest.mark.parametrize("name", ["pktproc", "python3"])
+def test_another_pktproc_which_only_reads_is_no_candidate(host: Host, index: ConnectionIndex, name: str) -> None:
+    injector, other = host.start("injector"), host.start(name)
+    called = replace(other, cmdline=("/usr/bin/python3", "-m", "pktproc", "sniff"))
+    for holder in (injector, other if name == "pktproc" else host.become(called)):
+        host.open(holder, ("::", 3), protocol=-1, raw=True)
+    sender = query((OURS, 9), (THEIRS, 9), protocol=Protocol.UDP, outgoing=True)
+    assert ask(index, sender).holders == (injector,)

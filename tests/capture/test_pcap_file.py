@@ -47,7 +47,7 @@ def test_every_packet_is_as_scapy_reads_it(name: str) -> None:
     found = read(path)
     assert found.packets == expected
     assert found.error is None
-    assert {batch.batch.interfaces[0].name for batch in found.batches} == {"if0"}
+    assert {batch.batch.interfaces[0].name for batch in found.batches} == {""}
 
 
 @pytest.mark.parametrize("name", NAMES)

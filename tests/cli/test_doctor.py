@@ -97,19 +97,31 @@ def test_without_a_terminal_there_are_plain_columns() -> None:
     assert len(lines) == len(examined()[2])
 
 
-def test_on_a_terminal_there_is_a_table_in_colour() -> None:
+def shown_on_a_terminal(columns: int) -> str:
     ours, theirs = pty.openpty()
-    with subprocess.Popen(DOCTOR, stdout=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "200"}) as doctor:
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
+    with subprocess.Popen(DOCTOR, stdout=theirs, env=environment) as doctor:
         os.close(theirs)
         shown = b""
         while chunk := read_or_end(ours):
             shown += chunk
         assert doctor.wait(timeout=60) == 0
     os.close(ours)
-    text = shown.decode()
+    return shown.decode()
+
+
+def test_on_a_terminal_there_is_a_table_in_colour() -> None:
+    text = shown_on_a_terminal(200)
     assert "\x1b[32mok" in text
     assert "CAP_NET_RAW" in text
     assert "libraries" in text
+
+
+def test_on_a_narrow_terminal_everything_stands_below_each_other_in_whole_words() -> None:
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", shown_on_a_terminal(60)).splitlines()]
+    assert max(map(len, lines)) <= 60
+    assert "  CAP_NET_RAW: ok" in lines
+    assert "    open packet sockets" in lines
 
 
 def read_or_end(descriptor: int) -> bytes:

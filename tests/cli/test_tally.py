@@ -68,7 +68,7 @@ def test_a_file_s_summary_has_the_shares_of_packets_and_of_bytes() -> None:
     share = 100 * size / (size + sum(map(len, big)))
     assert closing.of_file(tally).splitlines() == [
         "2 packets",
-        f"1 packets attributed (50.0 % of the packets, {share:.1f} % of the bytes)",
-        "1 ends no-socket",
+        f"1 packet attributed (50.0 % of the packets, {share:.1f} % of the bytes)",
+        "1 end no-socket",
     ]
     assert closing.of_file(Tally()).splitlines()[1] == "0 packets attributed (- of the packets, - of the bytes)"

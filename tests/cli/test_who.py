@@ -114,6 +114,10 @@ def test_what_is_asked_for(text: str, wanted: Wanted) -> None:
         "-1",
         "٣",
         "1.2.3.4:٣",
+        "0",
+        ":0",
+        "pid:0",
+        "10.0.0.5:0",
     ],
 )
 def test_what_means_nothing_is_wrong_use(text: str) -> None:
@@ -197,8 +201,61 @@ def test_nothing_found_is_said_with_the_reason(store: Path) -> None:
     assert nothing.stderr == "pktproc: nothing recorded of :9 then\n"
     uncovered = run("-s", store, ":443", "--at", "1999-01-01")
     assert uncovered.returncode == 0
-    assert uncovered.stderr.startswith("pktproc: recording did not run then: it did between 2023-11-14 23:36:40")
+    assert uncovered.stderr.startswith("pktproc: recording did not run then: it began at 2023-11-14 23:36:40")
     assert run("-s", store, ":9", "--json").stdout == "[]\n"
+
+
+def test_a_time_between_two_recordings_is_told_with_both(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "store.db")
+    bench.listen(bench.host.start("nginx"))
+    bench.recorder.look()
+    bench.recorder.close()
+    bench.clock.advance(3_600_000)
+    bench.recorder = bench.new_recorder()
+    bench.recorder.look()
+    bench.end()
+    told = run("-s", bench.path, ":80", "--at", clock(1800)).stderr
+    assert told == (
+        "pktproc: recording did not run then: it ended at 2023-11-14 23:36:40.000 and began again at 2023-11-15"
+        " 00:36:40.000\n"
+    )
+    assert "it ended at 2023-11-15 00:36:40.000\n" in run("-s", bench.path, ":80", "--from", clock(9999)).stderr
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Path:
+    """Record a web server on the wildcard with one connection that a look found and one that none did."""
+    bench = Bench(tmp_path / "server.db")
+    bench.host.spaces[HOME] = Addresses(frozenset({pack_address(OURS)}))
+    nginx = bench.host.start("nginx")
+    bench.listen(nginx)
+    bench.listen(bench.host.start("sshd"), port=22)
+    bench.recorder.look()
+    worker = bench.host.start("worker")
+    bench.host.open(worker, (OURS, 80), (THEIRS, 40001))
+    bench.look()
+    bench.host.close(bench.host.open(worker, (OURS, 80), (THEIRS, 40002)))
+    bench.look()
+    bench.look()
+    bench.end()
+    return bench.path
+
+
+def test_a_connection_that_no_look_found_is_marked_and_its_listener_shown(server: Path) -> None:
+    listener, connection = ask("-s", server, ":40002")
+    assert listener["listening"] is True
+    assert [holder["name"] for holder in listener["holders"]] == ["nginx"]
+    assert (connection["holders"], connection["only_end_heard"]) == ([], True)
+    lines = run("-s", server, ":40002").stdout.splitlines()
+    assert lines[1].split()[-1].startswith("nginx[")
+    assert lines[2].startswith("? ")
+    assert names(ask("-s", server, ":40001")) == [["worker"]]
+    assert "only_end_heard" not in ask("-s", server, ":40001")[0]
+
+
+def test_an_address_is_shown_with_the_wildcard_listeners_that_served_it(server: Path) -> None:
+    assert sorted(names(ask("-s", server, OURS))) == [[], ["nginx"], ["worker"]]
+    assert sorted(names(ask("-s", server, THEIRS))) == [[], ["nginx"], ["worker"]]
 
 
 def test_several_stores_are_told_apart(store: Path, tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ def run_to_failure(namespace: Namespace, *arguments: object) -> tuple[int, list[
         (("-i", "left0", "tcp or \udcff"), "not UTF-8"),
         (("-i", "left0", "--nosuch-option"), "--nosuch-option"),
         (("-i", "left0", "--", "/nonexistent/command"), "/nonexistent/command"),
+        (("--netns", "one", "--netns", "two", "--", "true"), "--netns"),
+        (("-i", "left0", "--duration", "soon"), "soon"),
+        (("-i", "left0", "--duration", "0"), "too short"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
 )
@@ -89,9 +92,10 @@ def test_a_count_ends_the_capture(left: Namespace, right: Namespace) -> None:
         assert len(sniff.ended().packets) == 3
 
 
-def test_a_duration_ends_the_capture(left: Namespace) -> None:
+@pytest.mark.parametrize("duration", ["0.5", "500ms"])
+def test_a_duration_ends_the_capture(left: Namespace, duration: str) -> None:
     started = time.monotonic()
-    with Sniff("--duration", 0.5, "udp port 7902", on=left) as sniff:
+    with Sniff("--duration", duration, "udp port 7902", on=left) as sniff:
         listening = time.monotonic()
         assert sniff.ended().packets == []
         ended = time.monotonic()

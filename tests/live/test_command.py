@@ -94,3 +94,18 @@ def test_an_exchange_of_a_command_that_lives_20_ms_is_shown_whole(left: Namespac
     assert len(own) == 2
     ((_, name),) = set(processes_at(own, left.v4))
     assert name == "bash"
+
+
+def test_a_command_runs_in_the_namespace_that_is_captured(left: Namespace, tmp_path: Path) -> None:
+    """All of it stays on the namespace's own loopback, and is seen there."""
+    place = tmp_path / "place"
+    script = f"readlink /proc/self/ns/net > {place}; exec 3>/dev/udp/127.0.0.1/7706; echo >&3; sleep 0.2"
+    with (
+        Program("udp_server", "127.0.0.1", 7706, namespace=left).ready() as server,
+        Sniff("udp port 7706", "--", "bash", "-c", script, on=left, interface="lo") as sniff,
+    ):
+        packets = sniff.ended().packets
+        server.expect("datagram")
+    assert place.read_text().strip() == f"net:[{left.inode}]"
+    assert packets
+    assert {name for _, name in processes_at(packets, "127.0.0.1")} >= {"bash"}

@@ -90,6 +90,7 @@ def look_up(
     return of_client, of_server, names
 
 
+ATTEMPTS = 5
 GETENT = ["getent", "ahostsv4", "host.example"]
 GETADDRINFO = [
     sys.executable,
@@ -103,9 +104,17 @@ GETADDRINFO = [
 def test_a_look_up_names_the_resolvers_process(
     left: Namespace, right: Namespace, tmp_path: Path, resolver: list[str], delay_ms: float
 ) -> None:
-    of_client, of_server, names = look_up(left, right, tmp_path / "resolv.conf", resolver, delay_ms)
+    """The resolver closes its socket with the answer, which keeps its name if it is read within 50 ms.
+
+    A machine that is too busy for that must leave it open, so that another look-up is tried.
+    """
+    for _ in range(ATTEMPTS):
+        of_client, of_server, names = look_up(left, right, tmp_path / "resolv.conf", resolver, delay_ms)
+        assert of_client.wrong == 0, of_client
+        assert of_server.right == 2, of_server
+        if of_client.right == 2:
+            break
     assert of_client.right == 2, of_client
-    assert of_server.right == 2, of_server
     assert {name[:6] for name in names} == {Path(resolver[0]).name[:6]}
 
 
