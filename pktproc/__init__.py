@@ -1,7 +1,7 @@
 """Name the process behind every packet on a Linux host.
 
 `sniff` captures packets as scapy's, with their processes; `Attributor` names the ends of packets that scapy captured;
-`enrich` names those of a capture file by saved evidence.
+`enrich` names those of a capture file by saved evidence; `summary` tells who moved how many bytes.
 The errors are in `pktproc.errors`, the nouns in `pktproc.model`. Everything is imported when it is first used.
 """
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pktproc.errors import PktprocError
     from pktproc.model import Attribution, Match, Process, Reason
     from pktproc.scapy_packets import Attributor, PacketAttribution, sniff
+    from pktproc.usage import summary
 
 __all__ = [
     "Attribution",
@@ -29,6 +30,7 @@ __all__ = [
     "__version__",
     "enrich",
     "sniff",
+    "summary",
 ]
 
 _HOMES = {
@@ -41,6 +43,7 @@ _HOMES = {
     "Reason": "model",
     "enrich": "enrichment",
     "sniff": "scapy_packets",
+    "summary": "usage",
 }
 
 

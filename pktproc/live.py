@@ -16,6 +16,7 @@ from pktproc.attribution.lookahead import LookAhead
 from pktproc.capture.live import BLOCK_TIMEOUT_MS, CaptureOptions, LiveCapture
 from pktproc.capture.tap import Statistics
 from pktproc.kernel.engines import AUTO, open_engine
+from pktproc.output.counting import counted
 from pktproc.watch import Watch
 
 _IDLE_MS = 200.0
@@ -38,6 +39,7 @@ class LiveAttribution:
         self, options: CaptureOptions, *, engine: str = AUTO, cmdline: bool = True, grace_ns: int = GRACE_NS
     ) -> None:
         self._stop_ns: int | None = None
+        self._latest_ns = 0
         with ExitStack() as opened:
             self.capture = opened.enter_context(closing(LiveCapture(options)))
             self.engine, notes = open_engine(engine, cmdline=cmdline)
@@ -61,7 +63,7 @@ class LiveAttribution:
         denied, looked_at = self.attributor.index.owners.denied
         if not denied:
             return []
-        lack = f"{denied} of {looked_at} processes may not be inspected, packets of theirs show ?permission"
+        lack = f"{denied} of {counted(looked_at, 'process')} may not be inspected, packets of theirs show ?permission"
         return [f"{lack}: run as root (it takes CAP_SYS_PTRACE and no fewer capabilities than theirs)"]
 
     def start(self) -> None:
@@ -90,8 +92,10 @@ class LiveAttribution:
             pause_ns = min(count * _PACE_NS_PER_PACKET, _LONGEST_PACE_NS) - (time.monotonic_ns() - begin_ns)
             if pause_ns > _NS_PER_MS:
                 time.sleep(pause_ns / _NS_PER_S)
+        end_ns = time.time_ns()
         time.sleep(2 * BLOCK_TIMEOUT_MS / _MS_PER_S)  # what was captured until now may still be in an open block
-        self._take()
+        while self._take() and self._latest_ns < end_ns:  # one read does not empty a ring that is well filled
+            yield from self._backlog.ready()
         while self._backlog:
             yield from self._backlog.ready()
             time.sleep(self._backlog.wait_ms(_IDLE_MS) / _MS_PER_S)
@@ -103,6 +107,7 @@ class LiveAttribution:
         self.attributor.learn((), self._watch.exits())  # of processes that were just met, too
         if batch is None:
             return 0
+        self._latest_ns = int(batch.time_ns[-1])
         attributed = self.attributor.attribute(batch)
         self._watch.follow(self.attributor.index.owners.fresh())
         self._backlog.push(attributed, settled=not attributed.pending)
@@ -115,15 +120,15 @@ class LiveAttribution:
             found.append(f"first packets were not looked up at once any more: {self._watch.trouble}")
         overruns, cut = self.attributor.index.counts["overruns"], self.attributor.fragments.evictions
         if overruns:
-            found.append(f"notices of closed sockets were lost {overruns} times; everything was asked anew each time")
+            lost = counted(overruns, "time")
+            found.append(f"notices of closed sockets were lost {lost}; everything was asked anew each time")
         if self._backlog.hurried:
-            found.append(f"{self._backlog.hurried} packets did not wait for a better answer: too many at once")
+            hurried = counted(self._backlog.hurried, "packet")
+            found.append(f"{hurried} did not wait for a better answer: too many at once")
         if self._watch.forgotten:
-            found.append(f"{self._watch.forgotten} early look-ups were not used: too many at once")
+            found.append(f"early look-ups that were not used, too many at once: {self._watch.forgotten}")
         if cut:
-            found.append(
-                f"{cut} fragmented datagrams were forgotten before their end: later fragments show ?not-covered"
-            )
+            found.append(f"fragmented datagrams forgotten before their end, whose rest shows ?not-covered: {cut}")
         return found
 
     def close(self) -> None:

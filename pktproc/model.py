@@ -128,7 +128,8 @@ class Process:
     `name` is the main thread's comm, completed from exe or argv[0] where it is their first 15 bytes. `exe` and
     `cmdline` are None when they could not be read (or, for `cmdline`, are not wanted). `start_ns` is its start since
     the epoch. `uid` is the effective one. `ancestors` runs from the parent upward. `container_id` is the id in its
-    cgroup path, None outside containers. All strings come from untrusted programs and may hold any character;
+    cgroup path, None outside containers; `unit` the systemd unit there, None where there is none or it is not
+    known. All strings come from untrusted programs and may hold any character;
     undecodable bytes are surrogates.
     """
 
@@ -143,6 +144,7 @@ class Process:
     parent_name: str | None = None
     container_id: str | None = None
     ancestors: tuple[ProcessId, ...] = ()
+    unit: str | None = None
 
     @property
     def id(self) -> ProcessId:

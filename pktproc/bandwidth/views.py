@@ -102,3 +102,16 @@ class View:
     captured: Captured
     engine: str
     notes: tuple[str, ...] = ()
+
+
+class Point(NamedTuple):
+    """What a row moved in an interval that begins at `time_ns`, in bytes."""
+
+    time_ns: int
+    sent_bytes: int
+    received_bytes: int
+    passed_bytes: int
+
+
+Series = dict[tuple[str, ...], tuple[Point, ...]]
+"""The course of each row, by its key, in order of time; intervals without packets are left out."""

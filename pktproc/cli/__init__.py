@@ -20,6 +20,9 @@ from pktproc.version import __version__
 COMMANDS = {
     "sniff": "Show live packets with the processes that send and receive them.",
     "enrich": "Name the processes behind the packets of a capture file, by saved evidence.",
+    "summary": "Show who moved how many bytes, from a capture file or live.",
+    "top": "Show live which processes use the network, and how much.",
+    "exporter": "Serve bytes and packets of programs to Prometheus.",
     "wireshark": "Show how Wireshark shows processes, and set it up.",
     "snapshot": "Look once at the sockets and processes of this host and keep what was seen.",
     "record": "Keep looking, so that captures can be enriched afterwards.",

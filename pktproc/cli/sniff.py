@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from pktproc.cli.capture_options import with_capture_options
 from pktproc.cli.file_options import FileOptions
 from pktproc.cli.print_options import with_print_options
 from pktproc.cli.quantities import Period
@@ -19,10 +20,8 @@ _IN_OUT = click.Choice(["in", "out", "inout"])
 
 
 @click.command(cls=SniffCommand, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-i", "--interface", "interfaces", multiple=True, metavar="IFACE", help="Capture on IFACE [any].")
-@click.option("--netns", multiple=True, metavar="NAME", help="Capture in this network namespace (name, path or pid).")
+@with_capture_options
 @click.option("-D", "--list-interfaces", is_flag=True, help="List the interfaces and exit.")
-@click.option("-F", "filter_file", type=click.File(), metavar="FILE", help="Read the filter expression from FILE.")
 @click.option("-Q", "--direction", "way", type=_IN_OUT, default="inout", help="Only packets that come in or go out.")
 @click.option("-p", "--no-promiscuous-mode", "no_promiscuous", is_flag=True, help="Leave the interface as it is.")
 @click.option("-s", "--snapshot-length", "snaplen", type=click.IntRange(0, 262144), default=262144, metavar="BYTES",
@@ -39,7 +38,6 @@ _IN_OUT = click.Choice(["in", "out", "inout"])
               help="With -C a ring of N files, with -G exit after N files.")  # fmt: skip
 @click.option("-c", "count", type=click.IntRange(1), metavar="N", help="Exit after N packets.")
 @click.option("--duration", type=Period(_MILLISECOND_NS), metavar="S", help="Exit after S seconds; also 90s, 2m, 1h.")
-@click.option("--engine", type=click.Choice(["auto", "netlink", "procfs"]), default="auto", help="Source of facts.")
 @with_selection_options
 @with_print_options
 @click.option("-l", "-U", "--line-buffered", is_flag=True,

@@ -25,6 +25,7 @@ _MAX_REMEMBERED = 1 << 13
 _LOADAVG_MAX_BYTES = 128
 _CMDLINE_MAX_BYTES = 1 << 16
 _CONTAINER_ID = re.compile(r"(?<![0-9a-f])([0-9a-f]{64})(?![0-9a-f])")
+_UNIT = re.compile(r"/([^/\n]+\.(?:service|scope))(?=/|$)", re.MULTILINE)
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 NS_PER_S = 1_000_000_000
 
@@ -101,6 +102,15 @@ def container_id(cgroup: bytes) -> str | None:
     Docker, containerd, CRI-O and Podman all put it into the path, alone or between a prefix and `.scope`.
     """
     found = _CONTAINER_ID.findall(_text(cgroup))
+    return found[-1] if found else None
+
+
+def systemd_unit(cgroup: bytes) -> str | None:
+    """Return the service or scope in the contents of /proc/PID/cgroup, the innermost one; None if there is none.
+
+    systemd names a cgroup after the unit whose processes it holds (systemd.unit(5), systemd-cgls(1)).
+    """
+    found = _UNIT.findall(_text(cgroup))
     return found[-1] if found else None
 
 
@@ -190,6 +200,7 @@ class ProcessReader:
         argv = _read_or_empty(directory, "cmdline", _CMDLINE_MAX_BYTES)
         words = tuple(_text(word) for word in argv.removesuffix(b"\0").split(b"\0")) if argv else None
         parent_name, ancestors = self._ancestors(ppid)
+        cgroup = _read_or_empty(directory, "cgroup")
         return Process(
             pid=pid,
             start_ticks=start_ticks,
@@ -200,8 +211,9 @@ class ProcessReader:
             uid=_status_field(status, b"Uid:", 2),
             ppid=ppid,
             parent_name=parent_name,
-            container_id=container_id(_read_or_empty(directory, "cgroup")),
+            container_id=container_id(cgroup),
             ancestors=ancestors,
+            unit=systemd_unit(cgroup),
         )
 
     def _ancestors(self, ppid: int) -> tuple[str | None, tuple[ProcessId, ...]]:

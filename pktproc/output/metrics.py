@@ -5,6 +5,7 @@ Names and units follow https://prometheus.io/docs/practices/naming/.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ class ViewMetrics:
 
     Programs get series of their own in the order in which they are met; once there are `max_series`, all further ones
     are told together, as the program `other`. Bytes that were named only after they had been told as unattributed stay
-    there until as many others have joined them, since a counter cannot run backwards.
+    there until as many others have joined them, since a counter cannot run backwards. Scrapes wait for each other.
     """
 
     def __init__(self, look: Callable[[], View], max_series: int = DEFAULT_MAX_SERIES) -> None:
@@ -43,14 +44,18 @@ class ViewMetrics:
         self._max_series = max_series
         self._told: dict[_Key, dict[str, float]] = {}
         self._programs = 0
+        self._lock = threading.Lock()
 
     def describe(self) -> list[Metric]:
         """Return nothing: what there is shows when it is asked for, not at registration."""
         return []
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield all metrics as of now."""
-        view = self._look()
+    def collect(self) -> list[Metric]:
+        """Return all metrics as of now."""
+        with self._lock:
+            return list(self._collected(self._look()))
+
+    def _collected(self, view: View) -> Iterator[Metric]:
         beyond = self._take(view.rows)
         yield from self._attributed()
         yield from self._unattributed()
@@ -63,6 +68,11 @@ class ViewMetrics:
         )
         yield GaugeMetricFamily(
             "pktproc_programs_beyond_limit", "Programs and users that are told together as 'other'.", beyond
+        )
+        yield GaugeMetricFamily(
+            "pktproc_shortfalls",
+            "Things that did not go as they should; pktproc names them when it ends.",
+            len(view.notes),
         )
 
     def _take(self, rows: Sequence[Row]) -> int:
@@ -136,9 +146,11 @@ def _figures(amount: Amount) -> dict[str, float]:
 
 def _captured(view: View) -> Iterator[Metric]:
     captured = view.captured
+    twice = sum(row.total.local_received_bytes for row in view.rows)
     for name, text, figure in (
         ("captured_bytes", "Bytes seen.", captured.bytes),
         ("captured_packets", "Packets seen.", captured.packets),
+        ("both_ends_local_bytes", "The part of captured bytes that both a sender and a receiver here have.", twice),
         ("duplicate_bytes", "Bytes of packets seen on another interface before.", captured.duplicate_bytes),
         ("duplicate_packets", "Packets seen on another interface before.", captured.duplicate_packets),
         ("dropped_packets", "Packets that the kernel dropped before they were seen.", captured.dropped_packets),

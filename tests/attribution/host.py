@@ -98,6 +98,11 @@ class Host:
         self._met.discard(process.pid)
         return process
 
+    def become(self, changed: Process) -> Process:
+        """Let a process be another than it was, with the same pid."""
+        self._processes[changed.pid] = changed
+        return changed
+
     def fork(self, parent: Process, name: str | None = None) -> Process:
         """Start a child that holds what its parent holds."""
         child = self.start(name or parent.name, parent=parent)

@@ -1,0 +1,227 @@
+"""Bytes by process, live: to the byte as tcpdump and the kernel's own counters have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bed.evidence import pktproc
+from bed.namespaces import Namespace, NamespacePair
+from bed.program import Event, Program
+from bed.summary import Counters, Report, Summary, Tcpdump, all_acknowledged, bytes_by_end, counters, moved
+
+PRIMES = [1, 2, 997, 65_537, 1_299_709, 15_485_863]
+FIFTY = [15_013 + 2 * number for number in range(50)]
+
+
+def check(report: Report, capture: Path, truth: dict[tuple[str, str, int], int], elsewhere: int | None = None) -> None:
+    """Assert that each process has, to the byte, what tshark counts at its ends, and the rest nothing.
+
+    `elsewhere` is a process in another namespace; if a third one has its address as well, its bytes are `ambiguous`.
+    """
+    sent, received, whole = bytes_by_end(capture)
+    expected: dict[int, list[int]] = {}
+    for end, pid in truth.items():
+        amounts = expected.setdefault(pid, [0, 0])
+        amounts[0] += sent.pop(end, 0)
+        amounts[1] += received.pop(end, 0)
+    assert report.captured() == whole
+    found = {pid: list(amounts) for pid, amounts in report.by_pid().items()}
+    if elsewhere is not None:
+        of_elsewhere = sum(found.pop(elsewhere, [])) + report.unknown().pop("ambiguous", 0)
+        assert of_elsewhere == sum(expected.pop(elsewhere))
+        assert set(report.unknown()) <= {"ambiguous"}
+    else:
+        assert report.unknown() == {}
+    assert found == expected
+
+
+def ends(transport: str, told: list[Event]) -> dict[tuple[str, str, int], int]:
+    """The truth that senders tell."""
+    return {(transport, event["local"][0], event["local"][1]): event["pid"] for event in told}
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+def test_several_processes_to_the_byte(
+    left: Namespace, right: Namespace, tmp_path: Path, family: str, *, udp: bool
+) -> None:
+    address, transport = getattr(right, family), "udp" if udp else "tcp"
+    sizes = PRIMES[:5] if udp else PRIMES
+    with (
+        Program("sink", address, 9000, namespace=right).ready() as sink,
+        Tcpdump(tmp_path / "a.pcap", left, f"{transport} port 9000") as dump,
+        Summary(f"{transport} port 9000", on=[left]) as summary,
+        Program("senders", address, 9000, *sizes, *(["--udp"] if udp else []), namespace=left) as senders,
+    ):
+        told = senders.expect("sent", len(sizes))
+        report = summary.stop()
+        dump.stop()
+    # The other namespace is on this host, too, so the sink has its row.
+    truth = ends(transport, told) | {(transport, address, 9000): sink.pid}
+    check(report, tmp_path / "a.pcap", truth, sink.pid)
+    connections = {row["process"]["pid"]: row["connections"] for row in report.rows if "process" in row}
+    assert connections.pop(sink.pid, len(sizes)) == len(sizes)
+    assert connections == {event["pid"]: 1 for event in told}
+
+
+def test_loopback_is_counted_at_both_ends_and_told_apart(left: Namespace, tmp_path: Path) -> None:
+    with (
+        Program("sink", "127.0.0.1", 9001, namespace=left).ready() as sink,
+        Tcpdump(tmp_path / "a.pcap", left, "tcp port 9001", interface="lo") as dump,
+        Summary("tcp port 9001", on=[left], interface="lo") as summary,
+        Program("senders", "127.0.0.1", 9001, *PRIMES, namespace=left) as senders,
+    ):
+        told = senders.expect("sent", len(PRIMES))
+        report = summary.stop()
+        dump.stop()
+    check(report, tmp_path / "a.pcap", ends("tcp", told) | {("tcp", "127.0.0.1", 9001): sink.pid})
+    for row in report.rows:
+        assert (row["local_sent_bytes"], row["local_received_bytes"]) == (row["sent_bytes"], row["received_bytes"])
+
+
+def test_fifty_at_once(left: Namespace, right: Namespace, tmp_path: Path) -> None:
+    with (
+        Program("sink", right.v4, 9002, namespace=right).ready() as sink,
+        Tcpdump(tmp_path / "a.pcap", left, "tcp port 9002") as dump,
+        Summary("tcp port 9002", on=[left]) as summary,
+        Program("senders", right.v4, 9002, *FIFTY, namespace=left) as senders,
+    ):
+        told = senders.expect("sent", len(FIFTY))
+        report = summary.stop()
+        dump.stop()
+    check(report, tmp_path / "a.pcap", ends("tcp", told) | {("tcp", right.v4, 9002): sink.pid}, sink.pid)
+
+
+def test_short_lived_processes_add_up_and_are_never_another_s(
+    left: Namespace, right: Namespace, tmp_path: Path
+) -> None:
+    with (
+        Program("sink", right.v4, 9003, namespace=right).ready() as sink,
+        Tcpdump(tmp_path / "a.pcap", left, "tcp port 9003") as dump,
+        Summary("tcp port 9003", on=[left]) as summary,
+        Program("storm", right.v4, 9003, "--count", 50, "--life-ms", 10, namespace=left).ready() as storm,
+    ):
+        storm.say()
+        told = storm.expect("child", 50)
+        storm.expect("done")
+        report = summary.stop()
+        dump.stop()
+    sent, _, whole = bytes_by_end(tmp_path / "a.pcap")
+    assert report.captured() == whole
+    by_pid = report.by_pid()
+    for event in told:
+        end = ("tcp", left.v4, event["port"])
+        if event["child"] in by_pid:
+            assert by_pid.pop(event["child"])[0] <= sent[end]
+    assert set(by_pid) == {sink.pid}
+    named = sum(row["process"]["pid"] != sink.pid for row in report.rows if "process" in row)
+    assert named >= 45
+
+
+def test_workers_of_a_server_have_rows_of_their_own(left: Namespace, right: Namespace, tmp_path: Path) -> None:
+    with (
+        Program("tcp_prefork", right.v4, 9004, "--workers", 3, namespace=right).ready() as server,
+        Tcpdump(tmp_path / "a.pcap", right, "tcp port 9004") as dump,
+        Summary("tcp port 9004", on=[right]) as summary,
+        Program("parallel_clients", right.v4, 9004, "--clients", 3, namespace=left) as clients,
+    ):
+        told = clients.expect("client", 3)
+        served = server.expect("accepted", 3)
+        all_acknowledged(left, right)
+        report = summary.stop()
+        dump.stop()
+    _, _, whole = bytes_by_end(tmp_path / "a.pcap")
+    assert report.captured() == whole
+    by_pid = report.by_pid()
+    assert {event["pid"] for event in told} <= set(by_pid), report
+    assert (
+        {event["pid"] for event in served}
+        <= set(by_pid)
+        <= {
+            *(event["pid"] for event in told + served),
+            server.pid,
+        }
+    )
+
+
+@pytest.fixture
+def quiet() -> Iterator[NamespacePair]:
+    """A pair in which nothing is sent that nobody asked for."""
+    with NamespacePair() as pair:
+        for side, other in ((pair.left, pair.right), (pair.right, pair.left)):
+            side.run("sysctl", "-qw", f"net.ipv6.conf.{side.interface}.disable_ipv6=1")
+            side.run("ip", "neigh", "replace", other.v4, "lladdr", other.mac, "dev", side.interface, "nud", "permanent")
+        yield pair
+
+
+@pytest.mark.parametrize("segments", [1, 65535], ids=["a segment a frame", "segmentation offloaded"])
+def test_the_kernel_s_counters_agree(quiet: NamespacePair, segments: int) -> None:
+    left, right = quiet.left, quiet.right
+    for side in (left, right):
+        side.run("ip", "link", "set", side.interface, "gso_max_segs", str(segments))
+    with Program("sink", right.v4, 9005, namespace=right).ready():
+        before = counters(left)
+        with (
+            Summary("--by", "interface", on=[left]) as summary,
+            Program("senders", right.v4, 9005, *PRIMES, namespace=left) as senders,
+        ):
+            senders.expect("sent", len(PRIMES))
+            report = summary.stop()
+            after = counters(left)
+    (row,) = report.rows
+    assert row["interface"] == left.interface
+    counted = Counters(after.sent - before.sent, after.received - before.received)
+    # Each packet has its other end on this host, so it was both sent and received.
+    assert (moved(row), row["local_sent_bytes"]) == (2 * sum(counted), sum(counted))
+
+
+def test_a_packet_that_crosses_a_bridge_counts_once(tmp_path: Path) -> None:
+    """Two namespaces, each with a veth end in a third one's bridge, captured there on `any`."""
+    with NamespacePair() as middle:
+        hub, other = middle.left, middle.right
+        hub.run("ip", "link", "add", "hub0", "type", "bridge")
+        hub.run("ip", "link", "set", "hub0", "up")
+        hub.run("ip", "link", "set", hub.interface, "master", "hub0")
+        near, far = "10.77.9.1", "10.77.9.2"  # of no other namespace
+        for side, address, interface in ((hub, near, "hub0"), (other, far, other.interface)):
+            side.run("ip", "address", "flush", "dev", side.interface)
+            side.run("ip", "address", "add", f"{address}/24", "dev", interface)
+        with (
+            Program("sink", near, 9006, namespace=hub).ready() as sink,
+            Tcpdump(tmp_path / "a.pcap", hub, "port 9006") as dump,
+            Summary("port 9006", on=[hub], interface="any") as once,
+            Summary("--per-interface", "port 9006", on=[hub], interface="any") as each,
+            Program("senders", near, 9006, *PRIMES, namespace=other) as senders,
+        ):
+            told = senders.expect("sent", len(PRIMES))
+            counted_once, counted_each = once.stop(), each.stop()
+            dump.stop()
+    check(counted_once, tmp_path / "a.pcap", ends("tcp", told) | {("tcp", near, 9006): sink.pid})
+    assert counted_each.captured() == 2 * counted_once.captured()
+    assert "seen again on another interface" in counted_once.talk
+
+
+def test_both_ends_of_a_veth_pair_count_once(left: Namespace, right: Namespace, tmp_path: Path) -> None:
+    with (
+        Program("sink", right.v4, 9007, namespace=right).ready(),
+        Tcpdump(tmp_path / "a.pcap", left, "port 9007") as dump,
+        Summary("port 9007", on=[left, right]) as summary,
+        Program("senders", right.v4, 9007, *PRIMES, "--udp", namespace=left) as senders,
+    ):
+        senders.expect("sent", len(PRIMES))
+        report = summary.stop()
+        dump.stop()
+    _, _, whole = bytes_by_end(tmp_path / "a.pcap")
+    assert report.captured() == whole
+    assert sum(row["sent_packets"] for row in report.rows) == sum(-(-size // 997) for size in PRIMES)
+
+
+def test_a_run_ends_by_itself_and_says_how_it_adds_up(left: Namespace) -> None:
+    done = pktproc("summary", "--netns", left.name, "-i", "lo", "--duration", "300ms")
+    assert done.returncode == 0, done.stderr
+    assert "0 packets, 0 B in 0." in done.stdout
+    assert "0 B = 0 sent + 0 received" in done.stdout
+    assert "0 packets received by filter" in done.stderr
