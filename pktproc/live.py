@@ -15,6 +15,7 @@ from pktproc.attribution.backlog import GRACE_NS, Backlog
 from pktproc.attribution.lookahead import LookAhead
 from pktproc.capture.live import BLOCK_TIMEOUT_MS, CaptureOptions, LiveCapture
 from pktproc.capture.tap import Statistics
+from pktproc.kernel.ebpf.engine import EbpfEngine
 from pktproc.kernel.engines import AUTO, open_engine
 from pktproc.output.counting import counted
 from pktproc.watch import Watch
@@ -44,7 +45,10 @@ class LiveAttribution:
             self.capture = opened.enter_context(closing(LiveCapture(options)))
             self.engine, notes = open_engine(engine, cmdline=cmdline)
             opened.enter_context(closing(self.engine))
-            self.attributor = BatchAttributor(self.engine, self.capture.namespaces, time.monotonic_ns, time.time_ns)
+            witness = self.engine if isinstance(self.engine, EbpfEngine) else None
+            self.attributor = BatchAttributor(
+                self.engine, self.capture.namespaces, time.monotonic_ns, time.time_ns, witness
+            )
             self._backlog = Backlog(self.attributor, time.monotonic_ns, grace_ns)
             self.notes = notes + self.capture.notes + self._denials()
             # The watch has to get the interpreter from the walk within a fraction of a short process's life.
@@ -102,6 +106,7 @@ class LiveAttribution:
 
     def _take(self) -> int:
         batch = self.capture.read()
+        self.attributor.hear()
         self.attributor.learn(self._watch.sightings())
         self._watch.follow(self.attributor.index.owners.fresh())
         self.attributor.learn((), self._watch.exits())  # of processes that were just met, too
@@ -119,6 +124,10 @@ class LiveAttribution:
         if self._watch.trouble:
             found.append(f"first packets were not looked up at once any more: {self._watch.trouble}")
         overruns, cut = self.attributor.index.counts["overruns"], self.attributor.fragments.evictions
+        untold = self.attributor.index.counts["lost"]
+        if untold:
+            instead = "what rested on them was looked up by netlink instead"
+            found.append(f"{counted(untold, 'event')} of the kernel were lost; {instead}")
         if overruns:
             lost = counted(overruns, "time")
             found.append(f"notices of closed sockets were lost {lost}; everything was asked anew each time")

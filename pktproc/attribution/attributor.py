@@ -8,16 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pktproc.attribution.answers import AttributedBatch
+from pktproc.attribution.answers import Answer, AttributedBatch
 from pktproc.attribution.clocks import monotonic_offset_ns
 from pktproc.attribution.endings import Exit
 from pktproc.attribution.ends import FORWARDED, NOT_IP, destination_end, sent_by_kernel, source_end
-from pktproc.attribution.engine import Ends, Engine, Query, asked_ends
+from pktproc.attribution.engine import Ends, Engine, Query, Witness, asked_ends
 from pktproc.attribution.index import ConnectionIndex
 from pktproc.attribution.locality import REFRESH_NS, AddressBook, is_multicast
 from pktproc.attribution.lookahead import Sighting
+from pktproc.attribution.turns import Period
+from pktproc.attribution.witnessed import Witnessed
 from pktproc.model import Attribution, Direction, Flow, Interface, PacketType, Reason
-from pktproc.packets.batch import PacketBatch, one_packet
+from pktproc.packets.batch import Column, PacketBatch, one_packet
 from pktproc.packets.decode import decode
 from pktproc.packets.flows import FlowTable, distinct_flows
 from pktproc.packets.fragments import FragmentTable
@@ -56,13 +58,19 @@ class BatchAttributor:
     """Name the ends of whole blocks of packets.
 
     `clock` returns monotonic nanoseconds and `wall_clock` those since the epoch, as packets have them; `namespaces`
-    are those in which packets are captured, whose sockets are learnt at the start.
+    are those in which packets are captured, whose sockets are learnt at the start. A `witness` is asked first.
     """
 
     def __init__(
-        self, engine: Engine, namespaces: Iterable[int], clock: Callable[[], int], wall_clock: Callable[[], int]
+        self,
+        engine: Engine,
+        namespaces: Iterable[int],
+        clock: Callable[[], int],
+        wall_clock: Callable[[], int],
+        witness: Witness | None = None,
     ) -> None:
         self.index = ConnectionIndex(engine, clock, wall_clock)
+        self._witnessed = Witnessed(witness, self.index, clock) if witness else None
         self.addresses = AddressBook(engine, clock)
         self.fragments = FragmentTable()
         self._known: dict[Flow, _Known] = {}
@@ -75,6 +83,7 @@ class BatchAttributor:
         """Decode a block and answer for both ends of each of its distinct flows."""
         columns = decode(batch, self.fragments)
         table = distinct_flows(batch, columns)
+        self.hear()
         self.index.drain()
         attributed = AttributedBatch(
             batch=batch,
@@ -101,6 +110,11 @@ class BatchAttributor:
         """Handle a packet that never was, so that nothing has to be loaded or set up when the first one comes."""
         nowhere = Interface("", 0, netns)
         self.attribute(one_packet(_BLANK_SYN, LINKTYPE_ETHERNET, nowhere, PacketType.OUTGOING, self._wall_clock()))
+
+    def hear(self) -> None:
+        """Take in what the witness has seen; to be called now and then while there are no packets, too."""
+        if self._witnessed:
+            self._witnessed.hear()
 
     def learn(self, sightings: Iterable[Sighting], exits: Iterable[Exit] = ()) -> None:
         """Take in what was found out about flows that just began, and which processes ended."""
@@ -155,7 +169,14 @@ class BatchAttributor:
         first_ns = (attributed.batch.time_ns[first] + offset_ns).tolist()
         opened, mixed = _opened(ends, begun, offset_ns)
         reset = _reset(attributed, asked)
-        answers = iter(self.index.resolve([query for query, _ in asked], opened, first_ns, reset, mixed))
+        queries = [query for query, _ in asked]
+        found_answers: list[Answer]
+        if self._witnessed:
+            last_ns = (_last_ns(attributed)[[position for _, position in asked]] + offset_ns).tolist()
+            found_answers = self._witnessed.resolve(queries, opened, list(map(Period, first_ns, last_ns)), reset, mixed)
+        else:
+            found_answers = self.index.resolve(queries, opened, first_ns, reset, mixed)
+        answers = iter(found_answers)
         for position, pair in ends:
             flow = attributed.flows[position]
             until_ns = now + REFRESH_NS
@@ -248,6 +269,13 @@ def _opened(
 def _has_stranger(ends: list[_Ends]) -> bool:
     """Say whether some flow has an end of which it is not known where it lives."""
     return any(end is None or end is FORWARDED for pair in ends for end in pair)
+
+
+def _last_ns(attributed: AttributedBatch) -> Column:
+    """Return the time of each flow's last packet in a block, int64."""
+    last = np.zeros(len(attributed.flows), np.int64)
+    np.maximum.at(last, attributed.flow_of, attributed.batch.time_ns)
+    return last
 
 
 def _reset(attributed: AttributedBatch, asked: list[tuple[Query, int]]) -> frozenset[Ends]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from pktproc.model import UNSPECIFIED, UNSPECIFIED_V4, Process, Socket
+from pktproc.model import UNSPECIFIED, UNSPECIFIED_V4, Process, ProcessId, Socket
 
 
 class Query(NamedTuple):
@@ -136,3 +137,61 @@ class Engine(Protocol):
 
     def recheck(self, held: Mapping[int, Sequence[Process]]) -> Holdings:
         """Look again at the holders of inodes, and at newcomers, which may have inherited them."""
+
+
+class Way(Enum):
+    """What was done with a socket, or happened to it.
+
+    `CREATED` of datagram and raw sockets, `CONNECTED` of TCP before its first packet, `SENT` and `RECEIVED` when
+    another process than before does so, `ARRIVES` when a flow begins to reach a socket, `ESTABLISHED` of connections
+    that came in.
+    """
+
+    CREATED = auto()
+    LISTENED = auto()
+    CONNECTED = auto()
+    SENT = auto()
+    RECEIVED = auto()
+    ARRIVES = auto()
+    ESTABLISHED = auto()
+    CLOSED = auto()
+
+
+class Use(NamedTuple):
+    """Something that was done with the socket `cookie` at `time_ns` (monotonic), by `process` or, if None, the kernel.
+
+    `ends` are the socket's or, of what is sent or arrives, the packet's, those of `CLOSED` are empty. `previous_ns` is
+    when another process received last before this one.
+    """
+
+    time_ns: int
+    way: Way
+    cookie: int
+    ends: Ends
+    process: Process | None
+    previous_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Hold what a witness has seen since it was last asked: uses in order, ends of processes (monotonic).
+
+    `lost` counts what it could not tell; it then tells anew, at the next use, what it told before.
+    """
+
+    uses: Sequence[Use] = ()
+    exits: Sequence[tuple[ProcessId, int]] = ()
+    lost: int = 0
+
+
+class Witness(Protocol):
+    """Somebody in the kernel who sees sockets being used.
+
+    `evidence` is what answers by it carry, `fallback` what those carry that the same engine gives by looking.
+    """
+
+    evidence: str
+    fallback: str
+
+    def told(self) -> Told:
+        """Return what happened since the last call, up to this moment."""

@@ -17,6 +17,7 @@ MAX_PAST = 1 << 15
 MAX_USERS = 8
 INJECTORS_TTL_NS = 5_000_000_000
 
+_NAME = "pktproc"
 _ICMP = frozenset({Protocol.ICMP, Protocol.ICMPV6})
 _HALF_OPEN = frozenset({1, 3})  # ESTABLISHED, SYN_RECV with inode 0: not accepted yet (net/tcp_states.h)
 
@@ -95,7 +96,7 @@ class Owners:
             sockets = [socket for socket in self._engine.injectors(netns) if socket.inode]
             self._holders.learn(sockets, {})
             holders = {holder.id: holder for socket in sockets for holder in self._holders.known(socket.inode)}
-            known = tuple(holders.values())[:MAX_USERS]
+            known = tuple(holder for holder in holders.values() if not _only_reads(holder))[:MAX_USERS]
             self._could_inject[netns] = known
         return known
 
@@ -160,6 +161,15 @@ class Owners:
         if held:
             self._last[socket.id] = held
         return held
+
+
+def _only_reads(process: Process) -> bool:
+    """Say whether a process with packet sockets is another pktproc, which never sends by them.
+
+    It is known by its name, or by its command line where an interpreter was called.
+    """
+    arguments = process.cmdline or ()
+    return process.name == _NAME or arguments[1:3] == ("-m", _NAME)
 
 
 def _may_pass_on(selection: Selection, named: Attribution) -> bool:

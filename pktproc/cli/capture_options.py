@@ -15,7 +15,12 @@ _OPTIONS = (
         "--netns", multiple=True, metavar="NAME", help="Capture in this network namespace (name, path or pid)."
     ),
     click.option("-F", "filter_file", type=click.File(), metavar="FILE", help="Read the filter expression from FILE."),
-    click.option("--engine", type=click.Choice(["auto", "netlink", "procfs"]), default="auto", help="Source of facts."),
+    click.option(
+        "--engine",
+        type=click.Choice(["auto", "netlink", "procfs", "ebpf"]),
+        default="auto",
+        help="Source of facts; ebpf is told by the kernel itself who uses a socket.",
+    ),
 )
 
 

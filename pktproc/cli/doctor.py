@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pktproc.errors import Denied, Unsupported
+from pktproc.kernel.ebpf.examination import examine_hooks
 from pktproc.kernel.probe import Finding, State, examine
 from pktproc.version import __version__
 
@@ -42,7 +43,7 @@ def command(*, as_json: bool) -> None:
     Privileges, engines, libraries and kernel features are tried, and each row says how it went: ok, limited (sniffing
     works, but knows less) or missing.
     """
-    findings = [*examine(), *libraries()]
+    findings = [*_with_hooks(examine()), *libraries()]
     lacking = [finding for finding in findings if finding.needed and finding.state is State.MISSING]
     if as_json:
         click.echo(_document(findings, works=not lacking))
@@ -54,6 +55,12 @@ def command(*, as_json: bool) -> None:
         names = ", ".join(finding.what for finding in lacking)
         error = Denied if _PRIVILEGES.issuperset(finding.what for finding in lacking) else Unsupported
         raise error(f"sniffing does not work here for lack of {names}: {lacking[0].cure}")
+
+
+def _with_hooks(findings: list[Finding]) -> list[Finding]:
+    """Put what the engine `ebpf` can do in the place of the row that announces it."""
+    at = next(index for index, finding in enumerate(findings) if finding.what == "ebpf")
+    return [*findings[:at], *examine_hooks(), *findings[at + 1 :]]
 
 
 def libraries() -> list[Finding]:

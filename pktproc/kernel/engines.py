@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pktproc.errors import EngineError, UsageError
+from pktproc.kernel.ebpf.engine import EbpfEngine
 from pktproc.kernel.netlink_engine import NetlinkEngine
 from pktproc.kernel.procfs_engine import ProcfsEngine
 
 AUTO = "auto"
+# What can be chosen for everything, and what for live captures alone, too.
 NAMES = (AUTO, NetlinkEngine.name, ProcfsEngine.name)
+ALL = (*NAMES, EbpfEngine.name)
 
 LocalEngine = NetlinkEngine | ProcfsEngine
 
@@ -15,14 +18,17 @@ LocalEngine = NetlinkEngine | ProcfsEngine
 def open_engine(name: str = AUTO, *, cmdline: bool = True) -> tuple[LocalEngine, list[str]]:
     """Return the engine of this name, or the best that works here, and notes on why it is not a better one.
 
-    `cmdline=False` leaves command lines unread. Raise `UsageError` for a name that is not in `NAMES` and `EngineError`
+    `cmdline=False` leaves command lines unread. Raise `UsageError` for a name that is not in `ALL` and `EngineError`
     if the engine asked for does not work here.
     """
-    if name not in NAMES:
-        message = f"no engine {name!r}: choose from {', '.join(NAMES)}"
+    if name not in ALL:
+        message = f"no engine {name!r}: choose from {', '.join(ALL)}"
         raise UsageError(message)
     if name == ProcfsEngine.name:
         return ProcfsEngine(cmdline=cmdline), []
+    if name == EbpfEngine.name:
+        exact = EbpfEngine(cmdline=cmdline)
+        return exact, list(exact.limits)
     try:
         engine = NetlinkEngine(cmdline=cmdline)
     except (EngineError, OSError) as error:

@@ -1,0 +1,1 @@
+"""The exact engine: programs in the kernel tell who uses which socket."""

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the programs tell; `events.py` has the same layouts as NumPy dtypes, and a test compares both. */
+#pragma once
+
+#include <linux/types.h>
+
+#define COMM_BYTES 16
+#define PATH_BYTES 256
+#define ARGUMENT_BYTES 1024
+
+enum kind {
+	CREATED = 1,    /* a datagram or raw socket was made */
+	LISTENED = 2,   /* a TCP socket began to listen */
+	CONNECTED = 3,  /* a TCP socket began to connect; it may not have a port yet */
+	SENT = 4,       /* another process than before sends from a socket */
+	RECEIVED = 5,   /* another process than before receives from a socket */
+	ARRIVES = 6,    /* a flow begins to reach a socket; no process in it */
+	ACCEPTABLE = 7, /* a connection that came in is established; no process in it */
+	CLOSED = 8,     /* a socket of which something was told before was closed */
+	FORKED = 16,
+	EXECUTED = 17,
+	RENAMED = 18,
+	EXITED = 19,
+};
+
+struct process_facts {
+	__u64 start_ns; /* since boot, suspended time included */
+	__u64 cgroup;   /* inode number of its directory in cgroup v2 */
+	__u32 pid;
+	__u32 ppid;
+	__u32 uid;
+	__u32 kernel; /* 1 for a thread of the kernel */
+	char comm[COMM_BYTES];
+};
+
+/* Addresses are 16 bytes, IPv4 mapped into IPv6; ports are in the order of this machine. */
+struct ends {
+	__u8 local[16];
+	__u8 remote[16];
+	__u32 netns;
+	__u16 protocol;
+	__u16 local_port;
+	__u16 remote_port;
+	__u16 padding;
+};
+
+struct socket_event {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u64 kind;
+	__u64 cookie;
+	__u64 previous_ns; /* RECEIVED: when the process before last received; 0 if there was none */
+	struct ends ends;
+	struct process_facts process;
+};
+
+struct process_event {
+	__u64 time_ns;
+	__u64 kind;
+	struct process_facts process;
+};
+
+struct execution_event {
+	struct process_event of;
+	__u32 argument_bytes;
+	__u32 padding;
+	char path[PATH_BYTES]; /* what was loaded: of a script its interpreter */
+	char arguments[ARGUMENT_BYTES];
+};
+
+_Static_assert(sizeof(struct process_facts) == 48, "as PROCESS in events.py");
+_Static_assert(sizeof(struct ends) == 44, "as ENDS in events.py");
+_Static_assert(sizeof(struct socket_event) == 128, "as SOCKET_EVENT in events.py");
+_Static_assert(sizeof(struct process_event) == 64, "as PROCESS_EVENT in events.py");
+_Static_assert(sizeof(struct execution_event) == 1352, "as EXECUTION_EVENT in events.py");

@@ -1,0 +1,166 @@
+"""A thin layer over the system's libbpf (libbpf.h): open an object, load its programs, attach them, let go of all.
+
+libbpf is reached through ctypes; what it would print is kept. Nothing is pinned: all ends with this process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pktproc.errors import Denied, EngineError, Unsupported
+
+_NAMES = ("libbpf.so.1", "libbpf.so.0")
+_STRICT_ALL = 0xFFFFFFFF  # libbpf_legacy.h; makes libbpf 0 report errors as libbpf 1 does
+_BTF_KIND_TYPEDEF = 8
+_LOG_LINE_BYTES = 4096
+_MOST_LOG_LINES = 200
+_PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_REFUSED = re.compile(r"prog '(\w+)': failed to load")
+_POINTERS = (
+    "bpf_object__open_mem",
+    "bpf_object__next_program",
+    "bpf_object__find_program_by_name",
+    "bpf_object__find_map_by_name",
+    "bpf_program__attach",
+    "bpf_program__attach_cgroup",
+    "btf__load_vmlinux_btf",
+)
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """Return libbpf; raise `Unsupported` where there is none."""
+    for name in _NAMES:
+        try:
+            found = ctypes.CDLL(name, use_errno=True)
+            break
+        except OSError:
+            continue
+    else:
+        raise Unsupported(f"no {' or '.join(_NAMES)}: apt install libbpf1")
+    try:
+        for function in _POINTERS:
+            getattr(found, function).restype = ctypes.c_void_p
+        found.bpf_program__name.restype = ctypes.c_char_p
+        found.libbpf_set_print.restype = ctypes.c_void_p
+    except AttributeError as error:
+        raise Unsupported(f"libbpf is too old ({error}): apt install libbpf1") from error
+    if hasattr(found, "libbpf_set_strict_mode"):
+        found.libbpf_set_strict_mode(_STRICT_ALL)
+    return found
+
+
+class Log:
+    """Keep what libbpf says instead of printing it, as long as this object is open."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._format = ctypes.CDLL(None).vsnprintf
+        self._format.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p)
+        self._hear = _PRINT(self._take)
+        self._before = library().libbpf_set_print(self._hear)
+
+    def _take(self, level: int, form: bytes, arguments: int) -> int:
+        del level
+        line = ctypes.create_string_buffer(_LOG_LINE_BYTES)
+        self._format(line, _LOG_LINE_BYTES, form, arguments)
+        if len(self.lines) < _MOST_LOG_LINES:
+            self.lines.append(line.value.decode(errors="replace"))
+        return 0
+
+    def refused(self) -> list[str]:
+        """Return the names of the programs that the kernel refused to load."""
+        return _REFUSED.findall("".join(self.lines))
+
+    def close(self) -> None:
+        """Let libbpf print again as before."""
+        library().libbpf_set_print(ctypes.c_void_p(self._before))
+
+
+def kernel_tracepoints(names: set[str]) -> set[str]:
+    """Return which of some tracepoints the kernel's type information has; raise `Unsupported` if it has none."""
+    found = library()
+    types = found.btf__load_vmlinux_btf()
+    if not types:
+        message = "the kernel has no type information (/sys/kernel/btf/vmlinux): use one with CONFIG_DEBUG_INFO_BTF"
+        raise Unsupported(message)
+    try:
+        kind = ctypes.c_uint32(_BTF_KIND_TYPEDEF)
+        find = found.btf__find_by_name_kind
+        return {name for name in names if find(ctypes.c_void_p(types), f"btf_trace_{name}".encode(), kind) > 0}
+    finally:
+        found.btf__free(ctypes.c_void_p(types))
+
+
+class BpfObject:
+    """An object file with programs and maps: opened, then loaded, then attached; `close` undoes all of it."""
+
+    def __init__(self, image: bytes) -> None:
+        self._library = library()
+        self._links: list[int] = []
+        self._pointer = self._call("bpf_object__open_mem", image, ctypes.c_size_t(len(image)), None)
+
+    def _call(self, name: str, *arguments: Any) -> int:
+        ctypes.set_errno(0)
+        pointer: int | None = getattr(self._library, name)(*arguments)
+        if not pointer:
+            raise failure(name.partition("__")[2].replace("_", " "), ctypes.get_errno())
+        return pointer
+
+    def programs(self) -> Iterator[str]:
+        """Yield the names of all programs."""
+        program = None
+        following: Callable[..., int | None] = self._library.bpf_object__next_program
+        while program := following(ctypes.c_void_p(self._pointer), ctypes.c_void_p(program)):
+            yield self._library.bpf_program__name(ctypes.c_void_p(program)).decode()
+
+    def leave_out(self, program: str) -> None:
+        """Do not load a program."""
+        self._library.bpf_program__set_autoload(ctypes.c_void_p(self._program(program)), ctypes.c_bool(False))
+
+    def load(self) -> None:
+        """Load maps and programs into the kernel; raise `EngineError` if it takes one of them not."""
+        code = self._library.bpf_object__load(ctypes.c_void_p(self._pointer))
+        if code:
+            raise failure("load", -code)
+
+    def attach(self, program: str) -> None:
+        """Attach a program to the tracepoint that it names."""
+        self._links.append(self._call("bpf_program__attach", ctypes.c_void_p(self._program(program))))
+
+    def attach_to_cgroup(self, program: str, descriptor: int) -> None:
+        """Attach a program to an open directory of cgroup v2, beside what others have attached there."""
+        pointer = ctypes.c_void_p(self._program(program))
+        self._links.append(self._call("bpf_program__attach_cgroup", pointer, ctypes.c_int(descriptor)))
+
+    def map_descriptor(self, name: str) -> int:
+        """Return the descriptor of a map, which belongs to this object."""
+        pointer = self._call("bpf_object__find_map_by_name", ctypes.c_void_p(self._pointer), name.encode())
+        return int(self._library.bpf_map__fd(ctypes.c_void_p(pointer)))
+
+    def close(self) -> None:
+        """Detach and unload everything."""
+        while self._links:
+            self._library.bpf_link__destroy(ctypes.c_void_p(self._links.pop()))
+        if self._pointer:
+            self._library.bpf_object__close(ctypes.c_void_p(self._pointer))
+            self._pointer = 0
+
+    def _program(self, name: str) -> int:
+        return self._call("bpf_object__find_program_by_name", ctypes.c_void_p(self._pointer), name.encode())
+
+
+def failure(what: str, code: int) -> EngineError:
+    """Return the error for what the kernel or libbpf refused with an errno."""
+    text = f"eBPF: {what}: {os.strerror(code) if code else 'refused'}"
+    if code == errno.EPERM:
+        return Denied(f"{text}: run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")
+    if code in (errno.EACCES, errno.ENOENT, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ESRCH):
+        return Unsupported(f"{text}: use a kernel with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF")
+    return EngineError(text)

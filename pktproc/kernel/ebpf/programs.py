@@ -1,0 +1,172 @@
+"""The programs, loaded: which hooks this kernel has, and what is lost without the others."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Self
+
+from pktproc.errors import EngineError, Unsupported
+from pktproc.kernel.ebpf.libbpf import BpfObject, Log, kernel_tracepoints
+from pktproc.kernel.ebpf.ring import Records, Ring
+
+OBJECT = "pktproc.bpf.o"
+RING_BYTES = 16 << 20
+_SHARED = struct.Struct("=QQ")  # lost, generation
+_MOST_REFUSALS = 16
+# The first namespaces of a host have numbers that are part of the ABI (include/uapi/linux/nsfs.h, *_INIT_INO).
+_FIRST_NAMESPACES = {"pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A place in the kernel that a program is attached to: a tracepoint, or one of cgroup v2.
+
+    `loss` is what is not known without it; without one that is `needed` the engine is of no use.
+    """
+
+    program: str
+    loss: str
+    cgroup: bool = False
+    needed: bool = False
+
+
+HOOKS = (
+    Hook("egress", "who sends", cgroup=True, needed=True),
+    Hook("ingress", "which datagram socket a packet reaches", cgroup=True),
+    Hook("sock_create", "whose a datagram socket is that was not used yet", cgroup=True),
+    Hook("sock_release", "when sockets are closed", cgroup=True),
+    Hook("inet_sock_set_state", "who listens, and connections that nobody has used yet", needed=True),
+    Hook("sock_send_length", "senders whose packets leave later"),
+    Hook("sock_recv_length", "who receives datagrams"),
+    Hook("net_dev_queue", "who sends through packet sockets"),
+    Hook("tcp_rcv_space_adjust", "who receives by splice"),
+    Hook("sched_process_fork", "the program of a child that has not begun another"),
+    Hook("sched_process_exec", "program and command line of processes that are gone"),
+    Hook("task_rename", "names that processes give themselves"),
+    Hook("sched_process_exit", "which of several users of a socket has ended"),
+)
+
+
+def cgroup_root(mountinfo: str) -> Path:
+    """Return where cgroup v2 is mounted, from the text of /proc/PID/mountinfo; raise `Unsupported` if it is not."""
+    for line in mountinfo.splitlines():
+        fields = line.split(" ")
+        if "-" in fields[6:] and fields[fields.index("-", 6) + 1] == "cgroup2":
+            return Path(os.fsdecode(fields[4].encode().decode("unicode_escape").encode("latin-1")))
+    raise Unsupported("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
+
+
+class Programs:
+    """Load and attach the programs, and read what they tell.
+
+    `missing` maps hooks that are off to the reason. Closing detaches everything.
+    """
+
+    def __init__(self) -> None:
+        self.missing: dict[Hook, str] = {}
+        with ExitStack() as opened:
+            log = opened.enter_context(closing(Log()))
+            _require_host()
+            self._directory = _directory(opened)
+            self._object = self._load(log)
+            opened.enter_context(closing(self._object))
+            self._attach(log)
+            self._ring = Ring(self._object.map_descriptor("ring"), RING_BYTES)
+            opened.enter_context(closing(self._ring))
+            self._shared = mmap.mmap(self._object.map_descriptor(".bss"), mmap.PAGESIZE)
+            opened.enter_context(closing(self._shared))
+            self._opened = opened.pop_all()
+
+    @property
+    def lost(self) -> int:
+        """Return how many events there was no room for so far."""
+        lost, _ = _SHARED.unpack_from(self._shared)
+        return int(lost)
+
+    def read(self) -> Records:
+        """Return what the programs have told since the last call."""
+        return self._ring.read()
+
+    def start_anew(self) -> None:
+        """Have everything told again that was told before."""
+        _, generation = _SHARED.unpack_from(self._shared)
+        self._shared[8:16] = (generation + 1).to_bytes(8, "little")
+
+    def close(self) -> None:
+        """Detach and unload the programs."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _load(self, log: Log) -> BpfObject:
+        """Load the programs that this kernel takes, leaving out one after another of those that it does not."""
+        image = resources.files("pktproc.kernel.ebpf").joinpath(OBJECT).read_bytes()
+        known = kernel_tracepoints({hook.program for hook in HOOKS if not hook.cgroup})
+        for hook in HOOKS:
+            if not hook.cgroup and hook.program not in known:
+                self._leave_out(hook, "the kernel does not have it")
+        for _ in range(_MOST_REFUSALS):
+            loaded = BpfObject(image)
+            try:
+                for hook in self.missing:
+                    loaded.leave_out(hook.program)
+                log.lines.clear()
+                loaded.load()
+            except EngineError as error:
+                loaded.close()
+                refused = [hook for hook in HOOKS if hook.program in log.refused() and hook not in self.missing]
+                if not refused:
+                    raise
+                for hook in refused:
+                    self._leave_out(hook, str(error), error)
+            except BaseException:
+                loaded.close()
+                raise
+            else:
+                return loaded
+        raise Unsupported("eBPF: the kernel refuses the programs")
+
+    def _leave_out(self, hook: Hook, why: str, error: EngineError | None = None) -> None:
+        if hook.needed:
+            raise error or Unsupported(f"eBPF: {hook.program}: {why}")
+        self.missing[hook] = why
+
+    def _attach(self, log: Log) -> None:
+        for hook in HOOKS:
+            if hook in self.missing:
+                continue
+            try:
+                log.lines.clear()
+                if hook.cgroup:
+                    self._object.attach_to_cgroup(hook.program, self._directory)
+                else:
+                    self._object.attach(hook.program)
+            except EngineError as error:
+                self._leave_out(hook, str(error), error)
+
+
+def _require_host(first: Mapping[str, int] = MappingProxyType(_FIRST_NAMESPACES)) -> None:
+    """Raise `Unsupported` inside a container: what the kernel tells is told in the pids and cgroups of the host."""
+    for name, number in first.items():
+        if Path("/proc/self/ns", name).stat().st_ino != number:
+            cure = "run it on the host, or the container with --pid=host --cgroupns=host"
+            raise Unsupported(f"eBPF: this is not the {name} namespace of the host: {cure}")
+
+
+def _directory(opened: ExitStack) -> int:
+    root = cgroup_root(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"))
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    opened.callback(os.close, descriptor)
+    return descriptor

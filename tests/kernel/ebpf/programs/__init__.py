@@ -1,0 +1,1 @@
+"""Programs that make the traffic on which the engine `ebpf` is tested."""

@@ -1,0 +1,65 @@
+"""Start short-lived processes, many at a time, with one connection or datagram each; tell each one's pid and port.
+
+A process ends as soon as it has sent. With `--port` the first is bound to that port, the next to the one after, so that
+no two share one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import struct
+
+from bed.programs.telling import family_of, tell, wait_for_line
+
+REPORT = struct.Struct("=iH")
+
+
+def main() -> None:
+    """Let the crowd loose when a line arrives on standard input."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("address")
+    parser.add_argument("server_port", type=int)
+    parser.add_argument("--udp", action="store_true")
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--parallel", type=int, default=1)
+    parser.add_argument("--packets", type=int, default=1)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--wait", action="store_true", help="take an answer to each packet")
+    options = parser.parse_args()
+    reports, channel = os.pipe()
+    tell("ready")
+    wait_for_line()
+    begun = ended = 0
+    while ended < options.count:
+        while begun < options.count and begun - ended < options.parallel:
+            if not os.fork():
+                live(options, channel, options.port and options.port + begun)
+            begun += 1
+        os.wait()
+        ended += 1
+        pid, port = REPORT.unpack(os.read(reports, REPORT.size))
+        tell("child", child=pid, port=port)
+    tell("done")
+    wait_for_line()
+
+
+def live(options: argparse.Namespace, channel: int, port: int) -> None:
+    """Be one of the crowd."""
+    kind = socket.SOCK_DGRAM if options.udp else socket.SOCK_STREAM
+    sock = socket.socket(family_of(options.address), kind)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if port:
+        sock.bind(("::" if ":" in options.address else "0.0.0.0", port))
+    sock.connect((options.address, options.server_port))
+    os.write(channel, REPORT.pack(os.getpid(), sock.getsockname()[1]))
+    for _ in range(options.packets):
+        sock.send(b"x")
+        if options.wait:
+            sock.recv(1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The object in the repository: what its source gives, and laid out as the decoder reads it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kernel.ebpf.type_information import enumerators, sections, structures
+from pktproc.kernel import ebpf
+from pktproc.kernel.ebpf import events
+from pktproc.kernel.ebpf.programs import HOOKS, OBJECT
+
+ROOM = Path(ebpf.__file__).parent
+LAYOUTS = {
+    "process_facts": events.PROCESS,
+    "ends": events.ENDS,
+    "socket_event": events.SOCKET_EVENT,
+    "process_event": events.PROCESS_EVENT,
+    "execution_event": events.EXECUTION_EVENT,
+}
+
+
+@pytest.fixture(scope="module")
+def btf() -> bytes:
+    return sections((ROOM / OBJECT).read_bytes())[".BTF"]
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_the_layouts_are_those_of_the_object(btf: bytes, name: str) -> None:
+    structure, layout = structures(btf)[name], LAYOUTS[name]
+    assert layout.itemsize == structure.size
+    assert layout.fields is not None
+    ours = {field: offset for field, (_, offset, *_) in layout.fields.items() if field != "padding"}
+    assert ours == {field: offset for field, offset in structure.offsets.items() if field != "padding"}
+
+
+def test_the_kinds_are_those_of_the_object(btf: bytes) -> None:
+    assert enumerators(btf, "kind") == {kind.name: kind.value for kind in events.Kind}
+
+
+def test_every_hook_has_its_program_and_every_program_its_hook() -> None:
+    names = sections((ROOM / OBJECT).read_bytes()).keys()
+    programs = [name for name in names if name.startswith(("tp_btf/", "cgroup"))]
+    assert len(programs) == len(HOOKS)
+
+
+def test_records_of_a_size_tell_of_one_thing() -> None:
+    sizes = [events.SOCKET_EVENT.itemsize, events.PROCESS_EVENT.itemsize, events.EXECUTION_EVENT.itemsize]
+    assert len(set(sizes)) == len(sizes)
+    assert all(size % np.dtype("u8").itemsize == 0 for size in sizes)
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="clang is not installed; .ci/run installs it")
+def test_the_object_is_what_the_source_gives_wherever_it_lies(tmp_path: Path) -> None:
+    copy = tmp_path / "a" / "copy"
+    shutil.copytree(ROOM, copy)
+    built = tmp_path / "built.o"
+    subprocess.run([copy / "build.sh", built], check=True, timeout=60)
+    assert built.read_bytes() == (ROOM / OBJECT).read_bytes()
+
+
+def test_the_object_names_no_path_of_who_built_it() -> None:
+    image = (ROOM / OBJECT).read_bytes()
+    assert b"/home/" not in image
+    assert b"/work/" not in image

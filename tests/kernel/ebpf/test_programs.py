@@ -1,0 +1,189 @@
+"""The programs in this kernel: loaded, read, detached; and what is said where they cannot be."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pktproc.errors import Unsupported
+from pktproc.kernel.ebpf import libbpf
+from pktproc.kernel.ebpf.events import Kind, ProcessEvent, SocketEvent, decode
+from pktproc.kernel.ebpf.programs import HOOKS, Programs, cgroup_root
+
+
+def program_ids(pid: int) -> list[str]:
+    """Return the numbers of the programs that a process holds, by loading or by a link (/proc/PID/fdinfo)."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
+        try:
+            fields = entry.read_text().split()
+        except FileNotFoundError:
+            continue
+        if "prog_id:" in fields:
+            found.append(fields[fields.index("prog_id:") + 1])
+    return found
+
+
+def is_loaded(program_id: str) -> bool:
+    shown = subprocess.run(["bpftool", "prog", "show", "id", program_id], capture_output=True, check=False)
+    return shown.returncode == 0
+
+
+def wait_until_unloaded(program_ids: list[str]) -> None:
+    """Wait for the kernel, which frees programs after a grace period; AssertionError if it does not."""
+    deadline = time.monotonic() + 10
+    while any(map(is_loaded, program_ids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def used_sockets(programs: Programs) -> list[SocketEvent]:
+    return [
+        event
+        for event in decode(programs.read())
+        if isinstance(event, SocketEvent) and event.process and event.process.pid == os.getpid()
+    ]
+
+
+def exchange() -> tuple[int, int]:
+    """Return the ports of a client and a server that exchanged a byte."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+        listener.accept()[0] as server,
+    ):
+        client.sendall(b"x")
+        server.recv(1)
+        return client.getsockname()[1], listener.getsockname()[1]
+
+
+def test_all_hooks_are_on_here() -> None:
+    with Programs() as programs:
+        assert programs.missing == {}
+
+
+def test_a_connection_is_told_once_for_each_user() -> None:
+    with Programs() as programs:
+        client, server = exchange()
+        found = [(event.kind, event.ends.local_port, event.ends.remote_port) for event in used_sockets(programs)]
+        assert programs.lost == 0
+    assert found == [(Kind.LISTENED, server, 0), (Kind.SENT, client, server), (Kind.RECEIVED, server, client)]
+
+
+def test_a_program_is_told_from_its_birth_to_its_end() -> None:
+    with Programs() as programs:
+        child = subprocess.Popen(["/bin/echo", "hello"], stdout=subprocess.DEVNULL)
+        child.wait()
+        lives = [e for e in decode(programs.read()) if isinstance(e, ProcessEvent) and e.process.pid == child.pid]
+    assert [event.kind for event in lives] == [Kind.FORKED, Kind.EXECUTED, Kind.EXITED]
+    assert (lives[1].path, lives[1].arguments) == (b"/bin/echo", b"/bin/echo\0hello\0")
+    assert lives[2].process.comm == b"echo"
+
+
+def test_two_at_once_do_not_disturb_each_other() -> None:
+    with Programs() as first:
+        with Programs() as second:
+            exchange()
+            assert len(used_sockets(second)) == 3
+        assert len(used_sockets(first)) == 3
+        exchange()
+        assert len(used_sockets(first)) == 3
+
+
+def test_what_was_told_is_told_anew_when_asked_for() -> None:
+    with Programs() as programs:
+        left, right = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with left, right:
+            right.bind(("127.0.0.1", 0))
+            left.connect(right.getsockname())
+            left.send(b"x")
+            assert used_sockets(programs)
+            left.send(b"x")
+            assert not used_sockets(programs)
+            programs.start_anew()
+            left.send(b"x")
+            assert [event.kind for event in used_sockets(programs)] == [Kind.SENT]
+
+
+def test_nothing_is_left_after_an_exception() -> None:
+    ids: list[str] = []
+
+    def fail() -> None:
+        with Programs():
+            ids.extend(program_ids(os.getpid()))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert len(set(ids)) == len(HOOKS)
+    assert program_ids(os.getpid()) == []
+    wait_until_unloaded(ids)
+
+
+def test_nothing_is_left_after_a_kill() -> None:
+    body = "from pktproc.kernel.ebpf.programs import Programs; p = Programs(); print('on', flush=True); input()"
+    command = [sys.executable, "-c", body]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        child.stdout.readline()
+        ids = program_ids(child.pid)
+        assert len(set(ids)) == len(HOOKS)
+        child.kill()
+    wait_until_unloaded(ids)
+
+
+def test_without_privileges_the_message_says_which() -> None:
+    body = """
+from pktproc.errors import EngineError
+from pktproc.kernel.ebpf.programs import Programs
+try:
+    Programs()
+except EngineError as error:
+    print(type(error).__name__, error)
+"""
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", body]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("Denied"), done
+    assert "CAP_BPF" in done.stdout
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+
+
+def test_without_the_library_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libbpf, "_NAMES", ("libno-such-library.so.1",))
+    libbpf.library.cache_clear()
+    try:
+        with pytest.raises(Unsupported, match="apt install libbpf1"):
+            libbpf.library()
+    finally:
+        libbpf.library.cache_clear()
+
+
+def test_in_a_container_the_message_says_how_to_start_it() -> None:
+    body = "from pktproc.kernel.ebpf.programs import Programs; Programs()"
+    command = ["unshare", "--cgroup", sys.executable, "-c", body]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Unsupported: eBPF: this is not the cgroup namespace of the host" in done.stderr
+    assert "--cgroupns=host" in done.stderr
+
+
+MOUNTS = """\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+38 31 0:31 / {} rw,relatime shared:5 master:2 - cgroup2 cgroup2 rw
+"""
+
+
+def test_cgroup_v2_is_found_wherever_it_is_mounted() -> None:
+    assert cgroup_root(MOUNTS.format("/sys/fs/cgroup/unified")) == Path("/sys/fs/cgroup/unified")
+    assert cgroup_root(MOUNTS.format(r"/with\040space")) == Path("/with space")
+
+
+def test_without_cgroup_v2_the_message_says_how_to_mount_it() -> None:
+    with pytest.raises(Unsupported, match="mount -t cgroup2"):
+        cgroup_root(MOUNTS.splitlines()[0])

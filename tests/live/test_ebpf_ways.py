@@ -1,0 +1,128 @@
+"""Every way to send and to receive: the engine `ebpf` names who did it, not who made the socket."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from bed.frames import ethernet, ipv4, udp
+from bed.namespaces import Namespace
+from bed.program import Program
+from bed.sniff import Packet
+from kernel.ebpf.exact_bed import ExactProgram, ExactSniff
+
+PORT = 7700
+HEADERS_BYTES = 90  # more than the headers of a packet without data
+
+
+def named(packets: list[Packet], side: str, address: str) -> set[tuple[int | None, str | None, str | None]]:
+    """Return pid, match and evidence of an end of the packets that carry data to or from an address."""
+    answers = [
+        packet["pktproc"].get(side, {})
+        for packet in packets
+        if packet[side]["ip"] == address and packet["network"]["bytes"] > HEADERS_BYTES
+    ]
+    return {(answer.get("process", {}).get("pid"), answer.get("match"), answer.get("evidence")) for answer in answers}
+
+
+@pytest.mark.parametrize(
+    ("send", "receive"),
+    [
+        ("write", "read"),
+        ("sendmsg", "recvmsg"),
+        ("sendmmsg", "recvmmsg"),
+        ("sendfile", "read"),
+        ("splice", "splice"),
+        ("zerocopy", "read"),
+    ],
+)
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_who_uses_a_socket_is_named_and_not_who_made_it(
+    left: Namespace, right: Namespace, transport: str, send: str, receive: str
+) -> None:
+    if transport == "udp" and receive == "splice":
+        receive = "read"  # a datagram socket cannot be spliced from
+    kind = ["--udp"] if transport == "udp" else []
+    ways = ("--send", send, "--receive", receive, *kind)
+    with (
+        Program(f"{transport}_server", right.v4, PORT, namespace=right).ready() as server,
+        ExactSniff(f"{transport} port {PORT}", on=left) as near,
+        ExactSniff(f"{transport} port {PORT}", on=right) as far,
+        ExactProgram("ways", right.v4, PORT, *ways, namespace=left).ready() as client,
+    ):
+        if transport == "tcp":  # a block of packets has one answer for a flow; let the handshake be in an earlier one
+            near.wait_for(lambda packet: packet["source"]["ip"] == left.v4)
+        client.say()
+        (used,) = client.expect("used")
+        near_packets, far_packets = near.stop().packets, far.stop().packets
+    child = {(used["child"], "exact", "ebpf")}
+    assert named(near_packets, "source", left.v4) == child
+    assert named(near_packets, "destination", left.v4) == child
+    assert named(far_packets, "source", right.v4) == {(server.pid, "exact", "ebpf")}
+    assert named(far_packets, "destination", right.v4) == {(server.pid, "exact", "ebpf")}
+
+
+def test_a_worker_is_named_and_not_the_server_that_forked_it(left: Namespace, right: Namespace) -> None:
+    with (
+        Program("tcp_prefork", right.v4, PORT, "--workers", 4, namespace=right).ready() as server,
+        ExactSniff(f"tcp port {PORT}", on=right) as sniff,
+        Program("parallel_clients", right.v4, PORT, "--clients", 4, namespace=left) as clients,
+    ):
+        clients.expect("client", 4)
+        served = {event["remote"][1]: event["pid"] for event in server.expect("accepted", 4)}
+        packets = sniff.stop().packets
+    for port, pid in served.items():
+        own = [p for p in packets if port in (p["source"]["port"], p["destination"]["port"])]
+        assert named(own, "source", right.v4) == {(pid, "exact", "ebpf")}
+        assert named(own, "destination", right.v4) == {(pid, "exact", "ebpf")}
+
+
+def test_of_two_servers_on_one_port_the_one_is_named_that_the_kernel_chose(left: Namespace, right: Namespace) -> None:
+    with (
+        Program("udp_server", right.v4, PORT, "--reuseport", namespace=right).ready() as first,
+        Program("udp_server", right.v4, PORT, "--reuseport", namespace=right).ready() as second,
+        ExactSniff(f"udp port {PORT}", on=right) as sniff,
+    ):
+        for _ in range(8):
+            with Program("udp_client", right.v4, PORT, namespace=left) as client:
+                client.expect("done")
+        packets = sniff.stop().packets
+        owner = {event["remote"][1]: server.pid for server in (first, second) for event in server.events("datagram")}
+    assert len(owner) == 8
+    for packet in packets:
+        side, other = ("source", "destination") if packet["source"]["ip"] == right.v4 else ("destination", "source")
+        answer = packet["pktproc"][side]
+        assert answer["process"]["pid"] == owner[packet[other]["port"]]
+        assert (answer["match"], answer["evidence"]) == ("exact", "ebpf")
+
+
+@pytest.mark.parametrize("protocol", [6, 17, 253])
+def test_who_injects_a_frame_is_named(left: Namespace, right: Namespace, protocol: int) -> None:
+    segment = struct.pack("!HHIIBBHHH", 7306, 7206, 1, 1, 0x50, 0x10, 1000, 0, 0) + b"made up"
+    payload = {6: segment, 17: udp(7306, 7206, b"made up"), 253: b"an experiment"}[protocol]
+    with (
+        Program("inject", left.interface, namespace=left).ready() as bystander,
+        Program("inject", left.interface, namespace=left).ready() as inject,
+        ExactSniff(f"ip proto {protocol} and src {left.v4}", on=left) as sniff,
+    ):
+        inject.say(ethernet(left, right, ipv4(left.v4, right.v4, protocol, payload)).hex())
+        inject.expect("sent")
+        packets = [packet for packet in sniff.stop().packets if packet["source"].get("port", 7306) == 7306]
+    assert bystander.pid != inject.pid
+    (answer,) = (packet["pktproc"]["source"] for packet in packets)
+    assert (answer["process"]["pid"], answer["match"], answer["evidence"]) == (inject.pid, "exact", "ebpf")
+
+
+def test_who_sends_by_a_raw_socket_is_named(left: Namespace, right: Namespace) -> None:
+    with (
+        ExactSniff(f"ip proto 253 and src {left.v4}", on=left) as sniff,
+        ExactProgram("raw_sender", right.v4, 253, namespace=left).ready() as idle,
+        ExactProgram("raw_sender", right.v4, 253, namespace=left).ready() as sender,
+    ):
+        sender.say()
+        sender.expect("sent")
+        packets = sniff.stop().packets
+    assert idle.pid != sender.pid
+    (answer,) = (packet["pktproc"]["source"] for packet in packets)
+    assert (answer["process"]["pid"], answer["match"], answer["evidence"]) == (sender.pid, "exact", "ebpf")
