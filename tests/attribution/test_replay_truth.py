@@ -142,19 +142,6 @@ def traffic(world: World, chance: random.Random) -> list[tuple[Timed, Life]]:
     return sorted(packets, key=lambda packet: packet[0][0])
 
 
-def without_some_syns(packets: list[tuple[Timed, Life]], chance: random.Random) -> list[tuple[Timed, Life]]:
-    """Return the packets as a capture has them that began late, or lost some, for the first connections of ends."""
-    begun: set[tuple[End, End | None]] = set()
-    kept = []
-    for packet in packets:
-        (time, _), life = packet
-        is_first = (life.local, life.remote) not in begun
-        begun.add((life.local, life.remote))
-        if not (is_first and time == life.begin and chance.random() < 0.5):
-            kept.append(packet)
-    return kept
-
-
 def judge(world: World, packets: list[tuple[Timed, Life]], chance: random.Random) -> tuple[int, list[object]]:
     """Return how many packets are named rightly, and what is wrong or unknown of what lived long."""
     attributor = ReplayAttributor([record(world, chance)])

@@ -54,16 +54,9 @@ def test_records_of_a_size_tell_of_one_thing() -> None:
     assert all(size % np.dtype("u8").itemsize == 0 for size in sizes)
 
 
-@pytest.mark.skipif(shutil.which("clang") is None, reason="clang is not installed; .ci/run installs it")
 def test_the_object_is_what_the_source_gives_wherever_it_lies(tmp_path: Path) -> None:
     copy = tmp_path / "a" / "copy"
     shutil.copytree(ROOM, copy)
     built = tmp_path / "built.o"
     subprocess.run([copy / "build.sh", built], check=True, timeout=60)
     assert built.read_bytes() == (ROOM / OBJECT).read_bytes()
-
-
-def test_the_object_names_no_path_of_who_built_it() -> None:
-    image = (ROOM / OBJECT).read_bytes()
-    assert b"/home/" not in image
-    assert b"/work/" not in image
