@@ -114,6 +114,7 @@ class LiveAttribution:
             return 0
         self._latest_ns = int(batch.time_ns[-1])
         attributed = self.attributor.attribute(batch)
+        self.attributor.revise(attributed, self._watch.sightings())
         self._watch.follow(self.attributor.index.owners.fresh())
         self._backlog.push(attributed, settled=not attributed.pending)
         return len(batch)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pktproc.attribution.clocks import monotonic_offset_ns
 from pktproc.attribution.endings import Exit
-from pktproc.attribution.lookahead import LookAhead, Sighting
+from pktproc.attribution.lookahead import LookAhead, Sighting, still_theirs
 from pktproc.capture.live import ScoutPost
 from pktproc.errors import PktprocError
 from pktproc.kernel import privileges
@@ -22,6 +22,8 @@ from pktproc.model import Process
 Item = TypeVar("Item")
 
 _POLL_S = 0.2
+# Scouts are read again after each look, to see whether it came too late; a flood of connections has no end to that.
+_MOST_LOOKS = 8
 # What nobody fetched is dropped, the oldest first: sightings and exits only make answers earlier and safer.
 _MOST_KEPT = 1 << 12
 
@@ -90,9 +92,14 @@ class Watch:
     def _hear(self, post: ScoutPost, now_ns: int) -> None:
         offset_ns = monotonic_offset_ns(time.monotonic_ns, time.time_ns)
         heard = post.scout.read(post.tap.netns, post.tap.ifindexes, now_ns)
-        found = self._look_ahead.sightings((flow, wall_ns + offset_ns) for flow, wall_ns in heard)
-        self.forgotten += max(0, len(self._sightings) + len(found) - _MOST_KEPT)
-        self._sightings += found
+        for look in range(1, _MOST_LOOKS + 1):
+            found = self._look_ahead.sightings((flow, wall_ns + offset_ns) for flow, wall_ns in heard)
+            heard = post.scout.read(post.tap.netns, post.tap.ifindexes, now_ns) if look < _MOST_LOOKS else []
+            found = still_theirs(found, heard)
+            self.forgotten += max(0, len(self._sightings) + len(found) - _MOST_KEPT)
+            self._sightings += found
+            if not heard:
+                return
 
     def _note_exits(self) -> None:
         now_ns = time.monotonic_ns()

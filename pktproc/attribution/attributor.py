@@ -13,12 +13,13 @@ from pktproc.attribution.clocks import monotonic_offset_ns
 from pktproc.attribution.endings import Exit
 from pktproc.attribution.ends import FORWARDED, NOT_IP, destination_end, sent_by_kernel, source_end
 from pktproc.attribution.engine import Ends, Engine, Query, Witness, asked_ends
+from pktproc.attribution.eras import Pair, pair_of
 from pktproc.attribution.index import ConnectionIndex
 from pktproc.attribution.locality import REFRESH_NS, AddressBook, is_multicast
 from pktproc.attribution.lookahead import Sighting
 from pktproc.attribution.turns import Period
 from pktproc.attribution.witnessed import Witnessed
-from pktproc.model import Attribution, Direction, Flow, Interface, PacketType, Reason
+from pktproc.model import Attribution, Direction, Flow, Interface, PacketType, Protocol, Reason
 from pktproc.packets.batch import Column, PacketBatch, one_packet
 from pktproc.packets.decode import decode
 from pktproc.packets.flows import FlowTable, distinct_flows
@@ -122,6 +123,23 @@ class BatchAttributor:
         for sighting in sightings:
             self.index.learn(sighting)
 
+    def revise(self, attributed: AttributedBatch, sightings: Sequence[Sighting]) -> None:
+        """Take in what was found out while a block was handled, and ask again for its ends that it is about.
+
+        Another connection of the same ends may have been looked up for packets of the one before.
+        """
+        if not sightings:
+            return
+        self.learn(sightings)
+        begun = {_path_of(seen.query) for seen in sightings if seen.query.protocol == Protocol.TCP}
+        positions = [
+            position
+            for position, flow in enumerate(attributed.flows)
+            if flow.protocol == Protocol.TCP and _path(flow) in begun
+        ]
+        if positions:
+            self._fill(attributed, [(position, self._ends(attributed.flows[position])) for position in positions])
+
     def again(self, attributed: AttributedBatch) -> bool:
         """Ask again for the ends whose answer is not final; return whether all are now."""
         if attributed.pending:
@@ -168,7 +186,7 @@ class BatchAttributor:
         first = attributed.first[[position for _, position in asked]]
         first_ns = (attributed.batch.time_ns[first] + offset_ns).tolist()
         opened, mixed = _opened(ends, begun, offset_ns)
-        reset = _reset(attributed, asked)
+        reset = _reset(attributed, asked, offset_ns)
         queries = [query for query, _ in asked]
         found_answers: list[Answer]
         if self._witnessed:
@@ -278,11 +296,25 @@ def _last_ns(attributed: AttributedBatch) -> Column:
     return last
 
 
-def _reset(attributed: AttributedBatch, asked: list[tuple[Query, int]]) -> frozenset[Ends]:
-    """Return the ends of connections that an RST ended in this block, in whichever direction."""
+def _reset(attributed: AttributedBatch, asked: list[tuple[Query, int]], offset_ns: int) -> dict[Ends, int]:
+    """Return when an RST last ended a connection in this block (monotonic), by its ends, in whichever direction."""
     rows = np.flatnonzero(attributed.columns.tcp_flags & TCP_RST)
     if not len(rows):
-        return frozenset()
-    flows = set(attributed.flow_of[rows].tolist())
-    mine = {asked_ends(query) for query, position in asked if position in flows}
-    return frozenset(mine)
+        return {}
+    last: dict[tuple[int, Pair], int] = {}
+    for position, time_ns in zip(
+        attributed.flow_of[rows].tolist(), attributed.batch.time_ns[rows].tolist(), strict=True
+    ):
+        path = _path(attributed.flows[position])
+        last[path] = max(time_ns, last.get(path, time_ns))
+    paths = ((query, _path(attributed.flows[position])) for query, position in asked if query.protocol == Protocol.TCP)
+    return {asked_ends(query): last[path] + offset_ns for query, path in paths if path in last}
+
+
+def _path(flow: Flow) -> tuple[int, Pair]:
+    return flow.netns, pair_of(flow)
+
+
+def _path_of(query: Query) -> tuple[int, Pair]:
+    ends = (query.local_address, query.local_port), (query.remote_address, query.remote_port)
+    return query.netns, frozenset(ends)

@@ -54,6 +54,11 @@ def asked_ends(query: Query) -> Ends:
     return _ends(query[:6])
 
 
+def both_ways(query: Query) -> tuple[Query, Query]:
+    """Return a query for one way of a flow's packets and the one for the other way."""
+    return query, query._replace(outgoing=not query.outgoing)
+
+
 def possible_ends(query: Query) -> tuple[Ends, ...]:
     """Return the ends that a datagram socket which fits a query can have: connected, bound, or on the wildcard."""
     exact = asked_ends(query)

@@ -14,8 +14,9 @@ from cachetools import LRUCache, TLRUCache
 
 from pktproc.attribution.absence import Absence
 from pktproc.attribution.answers import Answer
-from pktproc.attribution.endings import RECENT_NS, Endings, Exit
-from pktproc.attribution.engine import Ends, Engine, Query, asked_ends, ends_of, possible_ends
+from pktproc.attribution.endings import NS_PER_MS, RECENT_NS, Endings, Exit
+from pktproc.attribution.engine import Ends, Engine, Query, asked_ends, both_ways, ends_of, possible_ends
+from pktproc.attribution.lifetimes import MAX_NEGATIVE_TTL_NS, MIN_TTL_NS, longest_ttl_ns
 from pktproc.attribution.lookahead import Sighting
 from pktproc.attribution.matching import Selection, accepted
 from pktproc.attribution.owners import Owners
@@ -23,28 +24,19 @@ from pktproc.attribution.staleness import Staleness
 from pktproc.attribution.successions import CLOCK_ERROR_NS, Successions
 from pktproc.model import DATAGRAM, Attribution, Match, Protocol, Reason, Socket
 
-NS_PER_MS = 1_000_000
-NS_PER_S = 1_000_000_000
-
 # Bounds: an answer costs about 0.6 kB, so these two stay below 60 MB.
 MAX_ANSWERS = 1 << 16
 MAX_PAST = 1 << 15
-# A socket's owners are asked again after its age has doubled, between these: forking servers hand a connection on
-# within milliseconds, long-lived ones hardly ever.
-MIN_TTL_NS = 5 * NS_PER_MS
-MAX_TTL_NS = 2 * NS_PER_S
-# Without notice of closed sockets a UDP port may have changed hands unseen.
-MAX_TTL_UNHEARD_UDP_NS = 100 * NS_PER_MS
-# What was not found is soon asked for again, but not at each block for ever.
-MAX_NEGATIVE_TTL_NS = 250 * NS_PER_MS
 # What has had no better answer for so long is not waited for any more.
 SETTLED_NS = 50 * NS_PER_MS
 # How long the owner of a datagram socket is taken for its owner at its end, of which the notice comes late.
 HELD_NS = 500 * NS_PER_MS
+# The kernel tells of ends from a work queue (sock_diag_broadcast_destroy in net/core/sock_diag.c), so those of sockets
+# that came and went before a packet was looked up may take so long to be heard.
+NOTICES_NS = 30 * NS_PER_MS
 # How long one process must have been the only one with a raw ICMP socket before echoes are taken for its own.
 STEADY_NS = 300 * NS_PER_MS
 
-_SETTLED = frozenset({Reason.KERNEL, Reason.PERMISSION})
 _LIVE = frozenset({1, 2, 3})  # ESTABLISHED, SYN_SENT, SYN_RECV
 
 
@@ -101,7 +93,7 @@ class ConnectionIndex:
 
     def _forget_unknown(self, query: Query) -> None:
         """Let go of answers without an owner, which was asked for too late: a better one has come."""
-        for way in _both_ways(query):
+        for way in both_ways(query):
             answer = self._answers.get(way)
             if answer and not answer.attribution.process:
                 del self._answers[way]
@@ -119,20 +111,22 @@ class ConnectionIndex:
         queries: Sequence[Query],
         opened: Mapping[Query, int] = MappingProxyType({}),
         first_ns: Sequence[int] = (),
-        reset: frozenset[Ends] = frozenset(),
+        reset: Mapping[Ends, int] = MappingProxyType({}),
         mixed: frozenset[Ends] = frozenset(),
     ) -> list[Answer]:
         """Return an answer for each query.
 
         Those in `opened` began a connection at that time, so what was asked for them before is void. `first_ns` are
-        the times of the first packets that the answers are for, now by default. `reset` are ends of connections that
-        were reset meanwhile, `mixed` those of which packets of an earlier connection are among the same packets.
+        the times of the first packets that the answers are for, now by default. `reset` has the times at which
+        connections between ends were reset meanwhile, `mixed` those ends of which packets of an earlier connection are
+        among the same packets.
         """
         answers: dict[Query, Answer] = {}
         misses: dict[Query, int] = {}
         for query, opened_ns in opened.items():
             self.staleness.port(query.protocol, query.local_port)
             self._forget_before(query, opened_ns)
+            self._successions.changed(asked_ends(query), opened_ns - CLOCK_ERROR_NS)
             if query.outgoing:
                 self._successions.opens(query)
         for query, packet_ns in zip(queries, first_ns or [self._clock()] * len(queries), strict=True):
@@ -147,22 +141,19 @@ class ConnectionIndex:
         self.counts["hits"] += len(queries) - len(misses)
         if misses:
             self.counts["misses"] += len(misses)
-            for query, answer in zip(misses, self._ask(misses, opened), strict=True):
-                outlives = asked_ends(query) in reset and answer.is_live
-                answers[query] = self._ambiguous(answer.attribution) if outlives else answer
+            answers |= self._asked(misses, opened, reset)
         if mixed:
             answers |= {q: self._ambiguous(a.attribution) for q, a in answers.items() if asked_ends(q) in mixed}
         return [answers[query] for query in queries]
 
     def _forget_before(self, query: Query, opened_ns: int) -> None:
-        for way in _both_ways(query):
+        for way in both_ways(query):
             answer = self._answers.get(way)
             if answer and answer.asked_ns < opened_ns:
                 del self._answers[way]
         previous = self._previous.get(asked_ends(query))
         if previous and previous.asked_ns < opened_ns:
             del self._previous[asked_ends(query)]
-            self._successions.changed(asked_ends(query), opened_ns)
 
     def _cached(self, query: Query) -> Answer | None:
         try:
@@ -181,6 +172,22 @@ class ConnectionIndex:
             return None
         return answer
 
+    def _asked(
+        self, misses: Mapping[Query, int], opened: Mapping[Query, int], reset: Mapping[Ends, int]
+    ) -> dict[Query, Answer]:
+        """Ask the engine; a connection that is open after a reset is another one than the one that was reset."""
+        answers = dict(zip(misses, self._ask(misses, opened), strict=True))
+        for query, answer in answers.items():
+            ends = asked_ends(query)
+            if ends in reset and answer.is_live:
+                self._successions.changed(ends, reset[ends] + 1)
+        return {
+            query: self._ambiguous(answer.attribution)
+            if self._successions.mixes_owners(query, misses[query])
+            else answer
+            for query, answer in answers.items()
+        }
+
     def _ask(self, asked: Mapping[Query, int], opened: Mapping[Query, int]) -> list[Answer]:
         queries = list(asked)
         asked_ns = self._clock()
@@ -198,7 +205,7 @@ class ConnectionIndex:
         attribution = self.owners.attribute(query, selection, opens=opens, steady=steady)
         if attribution.process is None and previous and previous.attribution.process:
             if self._still_theirs(query, selection, previous):
-                return self._prolong(query, previous)
+                return self._prolong(query, previous, packet_ns)
             if self._closes_now(query, selection, previous):
                 why = Reason.CLOSED if attribution.reason is Reason.NO_SOCKET else attribution.reason
                 return Answer(replace(attribution, reason=why, final=False), (), asked_ns, asked_ns, 0)
@@ -214,8 +221,7 @@ class ConnectionIndex:
                 attribution = replace(attribution, reason=Reason.PERMISSION if refused else Reason.CLOSED)
             elif asked_ns > packet_ns and not self._absence.is_proven(query, packet_ns):
                 attribution = replace(attribution, reason=Reason.CLOSED)
-        answer = self._remember(query, attribution, selection, asked_ns)
-        return self._ambiguous(attribution) if self._successions.mixes_owners(query, packet_ns) else answer
+        return self._remember(query, attribution, selection, asked_ns)
 
     def _is_steady(self, selection: Selection, previous: Answer | None) -> bool:
         """Say whether the very same sockets have fitted for a while."""
@@ -282,19 +288,16 @@ class ConnectionIndex:
         holders = attribution.holders or ((attribution.process,) if attribution.process else ())
         return Answer(Attribution(reason=Reason.AMBIGUOUS, evidence=self._engine.name, holders=holders), (), 0, 0, 0)
 
-    def _longest_ttl_ns(self, query: Query, attribution: Attribution) -> int:
-        if attribution.process is None and attribution.reason not in _SETTLED:
-            return MAX_NEGATIVE_TTL_NS
-        if attribution.match is Match.LISTENER or not attribution.final:
-            return MIN_TTL_NS
-        if query.protocol in DATAGRAM and not self._engine.hears_ends:
-            return MAX_TTL_UNHEARD_UDP_NS
-        return MAX_TTL_NS
+    def _prolong(self, query: Query, previous: Answer, packet_ns: int) -> Answer:
+        """Answer as before; what was known stays as it was confirmed then.
 
-    def _prolong(self, query: Query, previous: Answer) -> Answer:
-        """Answer as before; what was known stays as it was confirmed then."""
-        attribution = replace(previous.attribution, final=True)
-        until_ns = self._clock() + (MIN_TTL_NS if query.protocol in DATAGRAM else MAX_NEGATIVE_TTL_NS)
+        A datagram's port may have had another owner since, of whose end the notice is still to come.
+        """
+        now = self._clock()
+        attribution = replace(
+            previous.attribution, final=query.protocol not in DATAGRAM or now - packet_ns > NOTICES_NS
+        )
+        until_ns = now + (MIN_TTL_NS if query.protocol in DATAGRAM else MAX_NEGATIVE_TTL_NS)
         answer = replace(previous, attribution=attribution, until_ns=until_ns, is_live=False)
         self._answers[query] = answer
         return answer
@@ -306,7 +309,9 @@ class ConnectionIndex:
         age = asked_ns - first
         if age > SETTLED_NS and not attribution.final:
             attribution = replace(attribution, final=True)
-        until_ns = self._clock() + max(MIN_TTL_NS, min(self._longest_ttl_ns(query, attribution), age))
+        until_ns = self._clock() + max(
+            MIN_TTL_NS, min(longest_ttl_ns(query, attribution, hears_ends=self._engine.hears_ends), age)
+        )
         live = any(socket.inode and socket.state in _LIVE for socket in selection.sockets)
         answer = Answer(attribution, sockets, first, asked_ns, until_ns, live)
         self._answers[query] = answer
@@ -317,10 +322,6 @@ class ConnectionIndex:
 
 
 _NOT_ASKED = Answer(Attribution(reason=Reason.NOT_COVERED, final=False), (), 0, 0, 0)
-
-
-def _both_ways(query: Query) -> tuple[Query, Query]:
-    return query, query._replace(outgoing=not query.outgoing)
 
 
 def _is_another(socket: Socket, previous: Answer) -> bool:

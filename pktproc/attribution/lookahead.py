@@ -6,7 +6,7 @@ What is found is only taken down here. It enters the index later, in the thread 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cachetools import TTLCache
 
@@ -49,10 +49,13 @@ class LookAhead:
     def sightings(self, flows: Iterable[tuple[Flow, int]]) -> list[Sighting]:
         """Return what can be found out about the senders of outgoing flows, each with the time of a packet.
 
-        Datagrams without a socket are left out.
+        Datagrams without a socket are left out. Of connections of the same ends that follow each other, sockets are
+        looked for only for the last.
         """
         found = []
-        for flow, packet_ns in flows:
+        heard = list(flows)
+        last_ns = dict(heard)
+        for flow, packet_ns in heard:
             query = sender_query(flow, flow.netns, flow.ifindex)
             if flow.protocol != Protocol.TCP:
                 socket = query[:4]
@@ -60,6 +63,9 @@ class LookAhead:
                     continue
                 self._recent[socket] = True
             asked_ns = self._clock()
+            if flow.protocol == Protocol.TCP and packet_ns != last_ns[flow]:
+                found.append(Sighting(query, [], Holdings(), packet_ns, asked_ns))
+                continue
             selection = select(query, self._engine.candidates([query])[0])
             inodes = [socket.inode for socket in selection.sockets if socket.inode]
             if selection.match is Match.LISTENER:
@@ -67,3 +73,12 @@ class LookAhead:
             if inodes or flow.protocol == Protocol.TCP:
                 found.append(Sighting(query, selection.sockets, self._engine.newcomers(inodes), packet_ns, asked_ns))
         return found
+
+
+def still_theirs(sightings: Iterable[Sighting], heard: Iterable[tuple[Flow, int]]) -> list[Sighting]:
+    """Return sightings without the sockets of those connections after which others of the same ends were `heard`.
+
+    What was seen then may have been the later one's already.
+    """
+    begun = {sender_query(flow, flow.netns, flow.ifindex) for flow, _ in heard if flow.protocol == Protocol.TCP}
+    return [replace(sighting, sockets=[]) if sighting.query in begun else sighting for sighting in sightings]

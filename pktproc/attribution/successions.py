@@ -41,7 +41,7 @@ class Successions:
 
     def changed(self, ends: Ends, since_ns: int) -> None:
         """Take note that packets before a time may be an earlier owner's."""
-        self._changed[ends] = since_ns
+        self._changed[ends] = max(since_ns, self._changed.get(ends, since_ns))
 
     def mixes_owners(self, query: Query, packet_ns: int) -> bool:
         """Say whether a block whose first packet is of `packet_ns` may hold packets of an earlier owner of the ends."""
@@ -57,12 +57,12 @@ class Successions:
         """Say whether a packet may be older than the process that now has its port.
 
         A port of a program's own choice can be taken again within a millisecond, sooner than any notice comes. Of TCP
-        that concerns clients alone: a server's connection can belong to a child that was born to serve it. Ports that
-        the kernel gives are left out, or most young clients would have no answer.
+        that concerns clients alone: a server's connection can belong to a child that was born to serve it. On ports
+        that the kernel gives only what is younger for certain counts, or most young clients would have no answer.
         """
-        if query.local_port in _EPHEMERAL_PORTS:
-            return False
         if query.protocol not in DATAGRAM and asked_ends(query) not in self._clients:
             return False
         sent_ns = packet_ns - monotonic_offset_ns(self._clock, self._wall_clock)
+        if query.local_port in _EPHEMERAL_PORTS:
+            return process.start_ns - CLOCK_ERROR_NS > sent_ns
         return process.start_ns + START_GRAIN_NS > sent_ns

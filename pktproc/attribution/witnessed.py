@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from pktproc.attribution.answers import Answer
 from pktproc.attribution.engine import Ends, Query, Witness
-from pktproc.attribution.index import MAX_TTL_NS, ConnectionIndex
+from pktproc.attribution.index import ConnectionIndex
+from pktproc.attribution.lifetimes import MAX_TTL_NS
 from pktproc.attribution.turns import Period
 from pktproc.attribution.usage import Usage
 
@@ -38,7 +39,7 @@ class Witnessed:
         queries: Sequence[Query],
         opened: Mapping[Query, int],
         periods: Sequence[Period],
-        reset: frozenset[Ends],
+        reset: Mapping[Ends, int],
         mixed: frozenset[Ends],
     ) -> list[Answer]:
         """Return an answer for each query and period; see `ConnectionIndex.resolve`."""

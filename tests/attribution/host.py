@@ -51,7 +51,8 @@ class Clock:
 class Host:
     """Processes, sockets and who holds what; `calls` counts the looks that were taken.
 
-    A look at everyone takes `scan_ms`. A pid in `private` may not be inspected.
+    A look at everyone takes `scan_ms`, and notices of ended sockets come after `notice_ms`. A pid in `private` may not
+    be inspected.
     """
 
     name = "double"
@@ -60,6 +61,7 @@ class Host:
         self.clock = clock
         self.hears_ends = hears_ends
         self.scan_ms = scan_ms
+        self.notice_ms = 0.0
         self.calls: Counter[str] = Counter()
         self.asked = 0
         self.private: set[int] = set()
@@ -74,7 +76,7 @@ class Host:
         self._met: set[int] = set()
         self._table: dict[int, Socket] = {}
         self._by_port: dict[tuple[int, int, int], dict[int, None]] = {}
-        self._ended: list[Socket] = []
+        self._ended: list[tuple[int, Socket]] = []
 
     # What happens on the host.
 
@@ -187,7 +189,8 @@ class Host:
         for pid in self._holders.pop(socket.inode, ()):
             self._held[pid].discard(socket.inode)
         if self.hears_ends and socket.protocol in _WITH_NOTICE and not socket.raw:
-            self._ended.append(socket._replace(inode=0, state=CLOSE, uid=None))
+            due_ns = self.clock() + int(self.notice_ms * NS_PER_MS)
+            self._ended.append((due_ns, socket._replace(inode=0, state=CLOSE, uid=None)))
 
     def expire(self, socket: Socket) -> None:
         """Let a lingering connection go."""
@@ -214,7 +217,8 @@ class Host:
         return [socket for socket in self.sockets(netns) if socket.raw and socket.protocol in (-1, 255)]
 
     def ended(self) -> Ended:
-        ended, self._ended = self._ended, []
+        ended = [socket for due_ns, socket in self._ended if due_ns <= self.clock()]
+        self._ended = [(due_ns, socket) for due_ns, socket in self._ended if due_ns > self.clock()]
         lost, self.lost = self.lost, False
         return Ended([] if lost else ended, lost)
 

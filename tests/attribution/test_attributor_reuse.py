@@ -8,7 +8,7 @@ from scapy.packet import Packet
 
 from attribution.host import Clock, Host
 from attribution.traffic import OURS, THEIRS, Ends, Walk, ends_of
-from pktproc.attribution.lookahead import LookAhead
+from pktproc.attribution.lookahead import LookAhead, still_theirs
 from pktproc.model import PacketType, Process, Protocol
 from pktproc.packets.decode import decode
 from pktproc.packets.flows import distinct_flows
@@ -102,6 +102,21 @@ def test_a_block_with_packets_of_both_names_neither_for_the_others(
     assert {local(syn), local(new_data)} <= {second, None}
 
 
+@pytest.mark.parametrize("hears_ends", [True, False])
+def test_what_comes_and_goes_after_a_reset_is_not_the_answer_for_what_was_reset(clock: Clock, hears_ends: bool) -> None:
+    """The second connection is open at the look for one way of the first, and over at the later look for the other."""
+    walk = Walk(clock, Host(clock, hears_ends=hears_ends))
+    first = walk.host.start("first")
+    walk.host.open(first, CLIENT, SERVER)
+    before, reset = walk.block([received()], INCOMING), walk.block([sent("R")])
+    walk.clock.advance(1)
+    second = succeed(walk, first)
+    (of_reset,) = ends_of(walk.attributor.attribute(reset))
+    walk.host.end(second)
+    (of_before,) = ends_of(walk.attributor.attribute(before))
+    assert {local(of_reset), local(of_before)} <= {first, None}
+
+
 def test_the_answers_to_both_connections_in_one_block_name_neither_for_the_others(walk: Walk) -> None:
     """Two whole connections in one block: their other directions hold no SYN."""
     first = walk.host.start("first")
@@ -173,6 +188,47 @@ def test_an_open_question_is_not_answered_with_who_came_later(walk: Walk) -> Non
         assert local(ends) is None
     walk.clock.advance(LONG_MS)
     assert local(walk.see(datagram())[0]) == second
+
+
+def test_a_datagram_of_who_came_and_went_is_not_the_former_owners_before_the_notices_are_in(walk: Walk) -> None:
+    """The kernel tells of the end of sockets from a work queue, so after the packets of the next one."""
+    walk.host.notice_ms = 20
+    first = walk.host.start("first")
+    walk.host.open(first, CLIENT, SERVER, protocol=Protocol.UDP)
+    assert local(walk.see(datagram())[0]) == first
+    walk.clock.advance(10)
+    second = succeed(walk, first, Protocol.UDP)
+    block = walk.block([datagram()])
+    walk.host.end(second)
+    walk.clock.advance(1)
+    attributed = walk.attributor.attribute(block)
+    while attributed.pending:
+        walk.attributor.index.drain()
+        walk.later(attributed, 5)
+    assert local(ends_of(attributed)[0]) in {second, None}
+
+
+@pytest.mark.parametrize("block_first", [True, False])
+def test_what_was_looked_up_too_late_for_a_connection_is_not_its_answer(walk: Walk, block_first: bool) -> None:
+    """The look for the first connection finds the socket of the second; the SYN of that one is heard right after."""
+    opened, first_ns = walk.block([sent("S", 1)]), walk.clock()
+    walk.clock.advance(1)
+    second = walk.host.start("second")
+    walk.host.open(second, CLIENT, SERVER)
+    again, second_ns = walk.block([sent("S", 2)]), walk.clock()
+    flows = distinct_flows(opened, decode(opened, FragmentTable())).flows
+    look_ahead = LookAhead(walk.host, walk.clock)
+    late = look_ahead.sightings((flow, first_ns) for flow in flows)
+    heard = [(flow, second_ns) for flow in flows]
+    sightings = [*still_theirs(late, heard), *look_ahead.sightings(heard)]
+    if block_first:
+        attributed = walk.attributor.attribute(opened)
+        walk.attributor.revise(attributed, sightings)
+    else:
+        walk.attributor.learn(sightings)
+        attributed = walk.attributor.attribute(opened)
+    assert local(ends_of(attributed)[0]) is None
+    assert local(ends_of(walk.attributor.attribute(again))[0]) in {second, None}
 
 
 @pytest.mark.parametrize(("port", "names"), [(5000, False), (40000, True)])

@@ -8,8 +8,7 @@ import pytest
 
 from attribution.asking import ask, ask_block, named, reason
 from attribution.host import HOME, NS_PER_MS, NS_PER_S, Clock, Host, query
-from pktproc.attribution import index as index_module
-from pktproc.attribution import ownership
+from pktproc.attribution import lifetimes, ownership
 from pktproc.attribution.index import ConnectionIndex
 from pktproc.model import Match, Protocol, Reason
 
@@ -50,8 +49,8 @@ def test_a_young_answer_is_soon_asked_again_and_an_old_one_seldom(
             looks.append(clock() - began_ns)
         clock.advance(1)
     gaps = [later - earlier for earlier, later in itertools.pairwise(looks)]
-    assert gaps[0] == index_module.MIN_TTL_NS
-    assert max(gaps) == index_module.MAX_TTL_NS
+    assert gaps[0] == lifetimes.MIN_TTL_NS
+    assert max(gaps) == lifetimes.MAX_TTL_NS
     assert gaps == sorted(gaps)
     assert 6 < len(looks) < 20
 
@@ -83,7 +82,7 @@ def test_what_is_never_there_is_not_asked_for_at_each_block(host: Host, index: C
     for _ in range(10_000):
         ask(index, asked)
         clock.advance(1)
-    longest_pauses = 10 * NS_PER_S // index_module.MAX_NEGATIVE_TTL_NS
+    longest_pauses = 10 * NS_PER_S // lifetimes.MAX_NEGATIVE_TTL_NS
     assert longest_pauses <= host.asked < longest_pauses + 10
 
 
@@ -98,7 +97,7 @@ def test_a_datagram_socket_is_asked_often_where_its_end_is_not_told(deaf: Host, 
     deaf.close(socket)
     second = deaf.start("second")
     deaf.open(second, CLIENT, protocol=UDP)
-    clock.advance(index_module.MAX_TTL_UNHEARD_UDP_NS / NS_PER_MS)
+    clock.advance(lifetimes.MAX_TTL_UNHEARD_UDP_NS / NS_PER_MS)
     assert named(ask(index, asked)) == (second, Match.BOUND)
 
 
