@@ -9,7 +9,7 @@ from pktproc.model import Process, ProcessId
 from pktproc.snapshots.store import Store
 
 MAX_IDLE = 1 << 13
-_Likeness = tuple[str, str | None, tuple[str, ...] | None, int | None, str | None]
+_Likeness = tuple[str, str | None, tuple[str, ...] | None, int | None, str | None, str | None]
 
 
 class _Described(NamedTuple):
@@ -32,7 +32,7 @@ class Descriptions:
 
     def row(self, process: Process, now_ns: int) -> int:
         """Return the row that describes a process as it is now."""
-        likeness = (process.name, process.exe, process.cmdline, process.uid, process.container_id)
+        likeness = (process.name, process.exe, process.cmdline, process.uid, process.container_id, process.unit)
         described = self._described.get(process.id)
         if described and described.likeness == likeness and self._is_there(described.row):
             return described.row

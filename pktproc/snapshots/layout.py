@@ -101,7 +101,9 @@ CREATE TABLE holder (
 CREATE INDEX holder_by_process ON holder (process);
 """
 
-MIGRATIONS = (_FIRST_FORMAT,)
+_WITH_UNITS = "ALTER TABLE process ADD COLUMN unit TEXT"
+
+MIGRATIONS = (_FIRST_FORMAT, _WITH_UNITS)
 """Scripts, each of which turns a store of the format before it into the next; the first one makes an empty file one."""
 
 ADD_SOCKET = """
@@ -112,8 +114,8 @@ INSERT INTO socket (
 """
 ADD_PROCESS = """
 INSERT INTO process (
-    pid, start_ticks, start, name, exe, cmdline, uid, ppid, parent_name, container, ancestors, first
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    pid, start_ticks, start, name, exe, cmdline, uid, ppid, parent_name, container, ancestors, unit, first
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 FIND_SOCKETS = """
 SELECT
@@ -125,11 +127,14 @@ FROM socket s LEFT JOIN holder h ON h.socket = s.id WHERE """
 FIND_ADDRESSES = """
 SELECT netns, broadcast, after, first, last, before FROM address WHERE address = ? ORDER BY first
 """
-FIND_PROCESS = """
-SELECT pid, start_ticks, start, name, exe, cmdline, uid, ppid, parent_name, container, ancestors
+_FIND_PROCESS = """
+SELECT pid, start_ticks, start, name, exe, cmdline, uid, ppid, parent_name, container, ancestors, {unit}
 FROM process WHERE id = ?
 """
+_FORMAT_WITH_UNITS = 2
 BUSY_S = 5.0
+MAKERS = "pktproc record and pktproc snapshot make stores"
+"""The cure for a file that is none."""
 
 _TEXT_OF_DAMAGE = ("malformed", "not a database", "corrupt")
 Value = str | bytes | int | None
@@ -151,7 +156,7 @@ def words(path: Path, error: sqlite3.Error) -> str:
     """Return what to say about an error of SQLite: which store, what, and the cure if there is one."""
     reason = str(error)
     if "not a database" in reason:
-        return f"{path} is not a snapshot store"
+        return f"{path} is not a snapshot store; {MAKERS}"
     if "is full" in reason:
         return f"cannot write {path}: no space left on the device"
     if any(word in reason for word in _TEXT_OF_DAMAGE):
@@ -165,10 +170,15 @@ def format_of(connection: sqlite3.Connection, path: Path, known: int = len(MIGRA
     number = int(connection.execute("PRAGMA user_version").fetchone()[0])
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if tables and application != APPLICATION_ID:
-        raise StoreError(f"{path} is not a snapshot store: it is a database of another program")
+        raise StoreError(f"{path} is not a snapshot store: it is a database of another program; {MAKERS}")
     if number > known:
         raise StoreError(f"{path} has format {number}, this pktproc knows none above {known}: use a newer pktproc")
     return number if tables else 0
+
+
+def find_process(number: int = len(MIGRATIONS)) -> str:
+    """Return the query for a process in a store of some format; before format 2 no unit was kept."""
+    return _FIND_PROCESS.format(unit="unit" if number >= _FORMAT_WITH_UNITS else "NULL")
 
 
 def text_value(text: str | None) -> Value:
@@ -209,12 +219,13 @@ def process_values(process: Process) -> tuple[Value, ...]:
         text_value(process.parent_name),
         process.container_id,
         json.dumps(process.ancestors),
+        text_value(process.unit),
     )
 
 
 def process_of(values: Sequence[object]) -> Process:
-    """Return the process that a row of `FIND_PROCESS` describes; raise ValueError or TypeError for nonsense."""
-    pid, start_ticks, start_ns, name, exe, cmdline, uid, ppid, parent_name, container, ancestors = values
+    """Return the process that a row of `find_process` describes; raise ValueError or TypeError for nonsense."""
+    pid, start_ticks, start_ns, name, exe, cmdline, uid, ppid, parent_name, container, ancestors, unit = values
     arguments = None if cmdline is None else json.loads(str(cmdline))
     return Process(
         pid=_number(pid),
@@ -228,6 +239,7 @@ def process_of(values: Sequence[object]) -> Process:
         parent_name=None if parent_name is None else text_of(parent_name),
         container_id=None if container is None else str(container),
         ancestors=tuple(ProcessId(int(pid), int(ticks)) for pid, ticks in json.loads(str(ancestors))),
+        unit=None if unit is None else text_of(unit),
     )
 
 

@@ -32,8 +32,8 @@ Row = Sequence[Any]
 class StoreReader:
     """Read a store as it is when this is made, also while it is recorded into.
 
-    `coverage` are the intervals in which recording ran. Raise `StoreError` for what is not a store, is damaged or has
-    another format.
+    `coverage` are the intervals in which recording ran. A store of an older format is read as it is. Raise `StoreError`
+    for what is not a store, is damaged or has a newer format.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -52,7 +52,12 @@ class StoreReader:
 
     def _check_access(self) -> None:
         """Raise what says more than SQLite's errors do; nothing is opened, which would let go of locks (fcntl(2))."""
-        if not stat.S_ISREG(self.path.stat().st_mode):
+        try:
+            mode = self.path.stat().st_mode
+        except FileNotFoundError as error:
+            message = f"{self.path}: {error.strerror}; {layout.MAKERS}, when the packets are captured"
+            raise StoreError(message) from error
+        if not stat.S_ISREG(mode):
             raise StoreError(f"{self.path} is not a file")
         if not os.access(self.path, os.R_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
@@ -64,10 +69,8 @@ class StoreReader:
         self._connection.execute("BEGIN")
         number = layout.format_of(self._connection, self.path)
         if number == 0:
-            raise StoreError(f"{self.path} is not a snapshot store: it is empty")
-        if number < len(layout.MIGRATIONS):
-            cure = f"`pktproc snapshot -o {self.path}` brings it up to date"
-            raise StoreError(f"{self.path} has the older format {number}: {cure}")
+            raise StoreError(f"{self.path} is not a snapshot store: it is empty; {layout.MAKERS}")
+        self._find_process = layout.find_process(number)
         soundness.check(self._connection, self.path)
 
     def close(self) -> None:
@@ -95,7 +98,7 @@ class StoreReader:
         """Return the process of a row."""
         process = self._processes.get(row)
         if process is None:
-            found = self.rows(layout.FIND_PROCESS, (row,))
+            found = self.rows(self._find_process, (row,))
             with self._checked():
                 process = self._processes[row] = layout.process_of(found[0])
         return process

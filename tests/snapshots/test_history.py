@@ -100,13 +100,14 @@ def test_a_process_is_one_object_for_all_its_sockets(bench: Bench) -> None:
         parent_name=st.none() | texts,
         container_id=st.none() | st.text("0123456789abcdef", min_size=64, max_size=64),
         ancestors=st.lists(st.builds(ProcessId, st.integers(1, 1 << 22), st.integers(0, 1 << 62))).map(tuple),
+        unit=st.none() | texts,
     )
 )
 def test_a_process_comes_back_as_it_was(process: Process) -> None:
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(layout.MIGRATIONS[0])
+        connection.executescript(";".join(layout.MIGRATIONS))
         row = connection.execute(layout.ADD_PROCESS, (*layout.process_values(process), 1)).lastrowid
-        assert layout.process_of(connection.execute(layout.FIND_PROCESS, (row,)).fetchone()) == process
+        assert layout.process_of(connection.execute(layout.find_process(), (row,)).fetchone()) == process
 
 
 @given(st.integers(0, (1 << 64) - 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from attribution.host import ESTABLISHED, HOME, SYN_RECV, TIME_WAIT
@@ -330,3 +332,16 @@ def test_raw_sockets_are_recorded_with_their_protocol(bench: Bench, protocol: Pr
         (recorded,) = history.sockets(HOME, protocol, 4711, pack_address(THEIRS), 0)
     assert recorded.socket == socket
     assert recorded.holders[0].process.name == "ping"
+
+
+def test_a_process_that_moves_to_another_unit_is_described_anew(bench: Bench) -> None:
+    worker = bench.host.become(replace(bench.host.start("worker"), unit="web.service"))
+    bench.connect(worker)
+    bench.recorder.look()
+    moved = bench.host.become(replace(worker, unit="batch.scope"))
+    bench.connect(moved, port=40001)
+    bench.look()
+    assert bench.rows("SELECT name, unit FROM process ORDER BY id") == [
+        ("worker", "web.service"),
+        ("worker", "batch.scope"),
+    ]

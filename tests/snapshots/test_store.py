@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pktproc.errors import StoreError
+from pktproc.model import pack_address
 from pktproc.snapshots import layout
 from pktproc.snapshots.reader import StoreReader
 from pktproc.snapshots.store import Store
@@ -149,11 +150,45 @@ def test_an_older_format_is_brought_up_to_date_by_a_writer(bench: Bench) -> None
     assert bench.rows("SELECT local_port FROM socket") == [(socket.local_port,)]
 
 
-def test_an_older_format_is_named_by_a_reader_with_the_cure(path: Path) -> None:
+def first_format(path: Path) -> None:
+    """Make a store as the first format had it, with a process that holds a socket."""
+    with closing(Store(path, migrations=layout.MIGRATIONS[:1])):
+        pass
+    with closing(sqlite3.connect(path)) as connection, connection:
+        assert "unit" not in {row[1] for row in connection.execute("PRAGMA table_info(process)")}
+        connection.execute("INSERT INTO host VALUES (1, 'a boot', 'a host', '6.18')")
+        connection.execute("INSERT INTO coverage VALUES (1, 1, 100, 200, 200, 'netlink', 1, 100)")
+        connection.execute(
+            "INSERT INTO process (pid, start_ticks, start, name, ancestors, first) VALUES (7, 1, 1, 'curl', '[]', 100)"
+        )
+        ends = (pack_address(OURS), 40000, pack_address(THEIRS), 80)
+        connection.execute(
+            "INSERT INTO socket VALUES (1, 1, 6, ?, ?, ?, ?, 1, 1, 1, 0, 0, 0, 0, NULL, 100, 200, NULL)", ends
+        )
+        connection.execute("INSERT INTO holder VALUES (1, 1, NULL, 100, 200, NULL)")
+
+
+def test_the_first_format_is_read_as_it_is_and_brought_up_to_date_by_a_writer(path: Path) -> None:
+    first_format(path)
+    for number in (1, 2):
+        path.chmod(0o400)
+        before = path.read_bytes()
+        with closing(StoreReader(path)) as reader:
+            (recorded,) = reader.sockets("1", ())
+        (holder,) = recorded.holders
+        assert (holder.process.name, holder.process.unit) == ("curl", None)
+        assert path.read_bytes() == before
+        assert sqlite(path, "PRAGMA user_version").strip() == str(number)
+        path.chmod(0o600)
+        Store(path).close()
+    assert sqlite(path, "SELECT name, unit FROM process").strip() == "curl|"
+
+
+def test_a_database_without_a_format_is_none_to_a_reader(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA application_id = {layout.APPLICATION_ID}")
         connection.execute("CREATE TABLE early (fact)")
-    with pytest.raises(StoreError, match=r"older format 0.*pktproc snapshot -o|is empty"):
+    with pytest.raises(StoreError, match="is not a snapshot store"):
         StoreReader(path)
 
 
