@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,8 @@ from pktproc.attribution.replay import DEFAULT_TOLERANCE_NS
 from pktproc.attribution.selection import ProcessSelection, ProcessSieve
 from pktproc.bandwidth.ledger import LAG_NS, NS_PER_S, Ledger
 from pktproc.bandwidth.owners import Namers
-from pktproc.bandwidth.views import Connection, Series, View
+from pktproc.bandwidth.views import Connections, Series, View
+from pktproc.capture.filter import ANY
 from pktproc.capture.live import CaptureOptions
 from pktproc.kernel.engines import AUTO
 from pktproc.kernel.processes import ProcessReader
@@ -28,6 +30,8 @@ SNAPLEN = 256
 """Bytes of each packet that are captured: counting needs heads alone, whose lengths tell the rest."""
 KEPT_INTERVALS = 120
 """Intervals that are kept for a screen: what its sparklines show, twice over."""
+
+_NAMELESS = "the file carries no processes: name its packets by a store (-s) that was recorded when they were captured"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +57,14 @@ def _protocol_name(protocol: int, ethertype: int) -> str:
     return transport(protocol) or str(protocol)
 
 
-def _ledger(counting: Counting, *, start_ns: int | None, lag_ns: int) -> Ledger:
+def _ledger(counting: Counting, *, lag_ns: int, several_interfaces: bool = False) -> Ledger:
     return Ledger(
         counting.by,
         layer=counting.layer,
         interval_ns=counting.interval_ns,
-        start_ns=start_ns,
         keep=counting.keep,
         repeats=not counting.per_interface,
+        several_interfaces=several_interfaces,
         lag_ns=lag_ns,
         namers=namers(),
     )
@@ -76,8 +80,10 @@ class LiveMeter:
         self, capture: CaptureOptions, counting: Counting, *, engine: str = AUTO, cmdline: bool = True
     ) -> None:
         self._lock = threading.Lock()
+        self._end_ns: int | None = None
         capture = replace(capture, snaplen=min(capture.snaplen, SNAPLEN))
-        self.ledger = _ledger(counting, start_ns=None, lag_ns=LAG_NS)
+        several = ANY in capture.interfaces or len(capture.interfaces) * max(len(capture.netns), 1) > 1
+        self.ledger = _ledger(counting, lag_ns=LAG_NS, several_interfaces=several)
         self._sieve = ProcessSieve(counting.selection, ProcessReader(cmdline=False).read)
         with ExitStack() as opened:
             self.live = opened.enter_context(LiveAttribution(capture, engine=engine, cmdline=cmdline))
@@ -113,22 +119,43 @@ class LiveMeter:
 
     def stop(self, *, after_ns: int = 0) -> None:
         """End `run` once what was captured until then has been counted, at the earliest in `after_ns`."""
+        end_ns = time.time_ns() + after_ns
+        self._end_ns = end_ns if self._end_ns is None else min(self._end_ns, end_ns)
         self.live.stop(after_ns=after_ns)
 
+    @property
+    def end_ns(self) -> int:
+        """Return the time, since the epoch, until which packets were wanted; what came is still counted after it."""
+        return time.time_ns() if self._end_ns is None else self._end_ns
+
     def view(
-        self, now_ns: int, *, by: Sequence[str] | None = None, most: int | None = None, sort: str = "total"
+        self,
+        now_ns: int,
+        *,
+        by: Sequence[str] | None = None,
+        most: int | None = None,
+        sort: str = "total",
+        rate_ns: int = 0,
     ) -> View:
-        """Return the rows of now, `now_ns` since the epoch."""
+        """Return the rows of now, `now_ns` since the epoch, with rates over about `rate_ns`: see `Ledger.view`."""
         with self._lock:
             self.ledger.note_dropped(self.live.statistics().dropped)
-            return self.ledger.view(now_ns, by=by, most=most, sort=sort, engine=self.engine, notes=self.notes)
+            return self.ledger.view(
+                now_ns, by=by, most=most, sort=sort, rate_ns=rate_ns, engine=self.engine, notes=self.notes
+            )
 
     def connections_of(
-        self, key: tuple[str, ...], now_ns: int, *, by: Sequence[str] | None = None, most: int = 1000
-    ) -> tuple[Connection, ...]:
+        self,
+        key: tuple[str, ...],
+        now_ns: int,
+        *,
+        by: Sequence[str] | None = None,
+        most: int = 1000,
+        rate_ns: int = 0,
+    ) -> Connections:
         """Return the conversations of a row."""
         with self._lock:
-            return self.ledger.connections_of(key, now_ns, by=by, most=most)
+            return self.ledger.connections_of(key, now_ns, by=by, most=most, rate_ns=rate_ns)
 
     def series(self, view: View) -> Series:
         """Return the course of each row of a view."""
@@ -172,10 +199,16 @@ class FileMeter:
         skew_ns: int = 0,
         tolerance_ns: int = DEFAULT_TOLERANCE_NS,
     ) -> None:
-        self.ledger = _ledger(counting, start_ns=None, lag_ns=0)
+        self.ledger = _ledger(counting, lag_ns=0)
         self._sieve = ProcessSieve(counting.selection, lambda _: None)
+        self._has_stores = bool(stores)
         self.offline = OfflineAttribution(
-            source, stores, expression=expression, skew_ns=skew_ns, tolerance_ns=tolerance_ns
+            source,
+            stores,
+            expression=expression,
+            skew_ns=skew_ns,
+            tolerance_ns=tolerance_ns,
+            interfaces_apart=True,
         )
 
     def run(self) -> None:
@@ -194,8 +227,10 @@ class FileMeter:
 
     def view(self, *, by: Sequence[str] | None = None, most: int | None = None, sort: str = "total") -> View:
         """Return the rows, as of the last packet."""
-        notes = tuple(self.offline.warnings())
-        return self.ledger.view(by=by, most=most, sort=sort, engine="file", notes=notes)
+        view = self.ledger.view(by=by, most=most, sort=sort, engine="file", notes=tuple(self.offline.warnings()))
+        if not self._has_stores and view.rows and all(row.reason is not None for row in view.rows):
+            view = replace(view, notes=(*view.notes, _NAMELESS))
+        return view
 
     def series(self, view: View) -> Series:
         """Return the course of each row of a view."""

@@ -12,7 +12,8 @@ from pktproc.attribution.carried import CarriedAttributions
 from pktproc.attribution.replay import DEFAULT_TOLERANCE_NS, ReplayAttributor
 from pktproc.capture.capture_file import FileBatch, open_capture
 from pktproc.capture.offline_filter import OfflineFilter
-from pktproc.packets.batch import Column
+from pktproc.packets.batch import Column, PacketBatch
+from pktproc.packets.cooked import CookedInterfaces
 from pktproc.packets.decode import decode
 from pktproc.packets.flows import distinct_flows
 from pktproc.packets.fragments import FragmentTable
@@ -36,7 +37,8 @@ class OfflineAttribution:
 
     `source` is a path or `-`. With `stores`, paths of saved evidence, one for each host, packets are named by these;
     without, by the annotations that the file carries. `skew_ns` is added to the time of a packet to get that of the
-    stores. Raise `FormatError` for a file that is none, `StoreError` for such a store, `UsageError` for a bad filter.
+    stores. With `interfaces_apart` packets with cooked headers are attributed as on the interfaces that these name.
+    Raise `FormatError` for a file that is none, `StoreError` for such a store, `UsageError` for a bad filter.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class OfflineAttribution:
         expression: str = "",
         skew_ns: int = 0,
         tolerance_ns: int = DEFAULT_TOLERANCE_NS,
+        interfaces_apart: bool = False,
     ) -> None:
         self._skew_ns = skew_ns
+        self._cooked = CookedInterfaces() if interfaces_apart else None
         self._filter = OfflineFilter(expression)
         self._replay: ReplayAttributor | None = None
         with with_cures(), ExitStack() as opened:
@@ -65,18 +69,19 @@ class OfflineAttribution:
     def blocks(self) -> Iterator[OfflineBlock]:
         """Yield the blocks of the file in order; raise `FormatError` behind the last whole packet of a broken one."""
         for file_batch in self.capture:
-            attributed = self._replay.attribute(file_batch.batch) if self._replay else self._read_back(file_batch)
+            batch = self._cooked.told_apart(file_batch.batch) if self._cooked else file_batch.batch
+            attributed = self._replay.attribute(batch) if self._replay else self._read_back(file_batch, batch)
             rows = self._filter.rows(file_batch.batch)
             if self._covered:
                 self._covered.note(file_batch.batch.time_ns[rows], self._skew_ns)
             yield OfflineBlock(file_batch, attributed, rows)
 
-    def _read_back(self, file_batch: FileBatch) -> AttributedBatch:
-        columns = decode(file_batch.batch, self._fragments)
+    def _read_back(self, file_batch: FileBatch, batch: PacketBatch) -> AttributedBatch:
+        columns = decode(batch, self._fragments)
         return self._carried.attribute(
-            file_batch.batch,
+            batch,
             columns,
-            distinct_flows(file_batch.batch, columns),
+            distinct_flows(batch, columns),
             options=file_batch.options,
             option_sets=file_batch.option_sets,
             blocks=file_batch.origin,

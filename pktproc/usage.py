@@ -72,7 +72,7 @@ def _live(capture: CaptureOptions, counting: Counting, duration: float | None, *
         meter.start(time.time_ns())
         meter.stop(after_ns=round(duration * _NS_PER_S))
         meter.run()
-        return meter.view(time.time_ns())
+        return meter.view(meter.end_ns)
 
 
 def _without_cmdline(row: Row) -> Row:

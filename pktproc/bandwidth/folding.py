@@ -101,8 +101,11 @@ class StandIns:
         return slot
 
 
-def give_to_others(slots: Slots, owners: OwnerTable) -> Column | None:
-    """Give what was folded of the processes seen longest ago to `OTHERS`; return where each slot went."""
+def give_to_others(slots: Slots, owners: OwnerTable) -> tuple[Column, int] | None:
+    """Give what was folded of the processes seen longest ago to `OTHERS`, if anything was.
+
+    Return where each slot went, and how many processes they were.
+    """
     count = slots.count
     last_ns = np.full(len(owners.owners), np.iinfo(np.int64).min)
     for column in (slots.source_owner[:count], slots.destination_owner[:count]):
@@ -114,9 +117,12 @@ def give_to_others(slots: Slots, owners: OwnerTable) -> Column | None:
     old = candidates[np.argsort(last_ns[candidates], kind="stable")][: len(candidates) // 2]
     is_old = np.zeros(len(owners.owners), bool)
     is_old[old] = True
+    given = np.zeros(len(owners.owners), bool)
     for column in (slots.source_owner, slots.destination_owner):
-        column[folded[(column[folded] >= 0) & is_old[column[folded]]]] = OTHERS
-    return _merge(slots, folded) if len(folded) else None
+        chosen = folded[(column[folded] >= 0) & is_old[column[folded]]]
+        given[column[chosen]] = True
+        column[chosen] = OTHERS
+    return (_merge(slots, folded), int(given.sum())) if len(folded) else None
 
 
 def unowned(slots: Slots, owners: OwnerTable) -> list[int]:

@@ -58,7 +58,8 @@ class Intervals:
 
     The last one is kept in the slots' `open_*` columns until it is over. `keep` is how many of the latest intervals are
     kept at least, None for all; then they are made twice as wide where there is no room for more. `stand_ins` returns
-    for slots the ones that stand for their owners, None where a view needs more than these.
+    for slots the ones that stand for their owners, None where a view needs more than these. `first_kept` is the
+    earliest interval of which nothing was given up, `first_detailed` the earliest whose entries know more than owners.
     """
 
     def __init__(self, slots: Slots, width_ns: int, keep: int | None, stand_ins: StandIns | None = None) -> None:
@@ -70,6 +71,7 @@ class Intervals:
         self._open = 0
         self._parts: list[Entries] = []
         self._held = self._merged = 0
+        self.first_kept = self.first_detailed = 0
 
     def start(self, time_ns: int) -> None:
         """Begin the first interval, unless there is one."""
@@ -130,7 +132,7 @@ class Intervals:
             return
         entries = Entries.joined(self._parts)
         if self._keep is not None:
-            entries = entries.where(entries.interval > self._open - self._keep)
+            entries = self._since(self._open - self._keep + 1, entries)
         if len(entries.slot) > MAX_ENTRIES and self._stand_ins is not None:
             entries = self._without_detail(entries, self._stand_ins)
         if len(entries.slot) > MAX_ENTRIES or self._stand_ins is None:
@@ -141,16 +143,23 @@ class Intervals:
         self._merged = self._held
 
     def _without_detail(self, entries: Entries, stand_ins: StandIns) -> Entries:
+        self.first_detailed = max(self._open - _DETAILED, self.first_detailed)
         earlier = entries.interval < self._open - _DETAILED
         of_owners = entries.where(earlier)
         of_owners = of_owners._replace(slot=stand_ins(of_owners.slot)).merged()
         return Entries.joined([of_owners, entries.where(~earlier)])
 
+    def _since(self, first: int, entries: Entries) -> Entries:
+        """Give up the intervals before one."""
+        self.first_kept = max(first, self.first_kept)
+        return entries.where(entries.interval >= first)
+
     def _coarser(self, entries: Entries) -> Entries:
         if self._keep is not None:
-            return entries.where(entries.interval > np.median(entries.interval))
+            return self._since(int(np.floor(np.median(entries.interval))) + 1, entries)
         self.width_ns *= 2
         self._open >>= 1
+        self.first_detailed = -(-self.first_detailed // 2)
         return entries._replace(interval=entries.interval >> 1).merged()
 
 

@@ -14,11 +14,12 @@ from pktproc.bandwidth.dimensions import DIMENSIONS, REMOTE_DIMENSIONS, Coder
 from pktproc.bandwidth.grouping import Groups, course, group
 from pktproc.bandwidth.intervals import Intervals
 from pktproc.bandwidth.layers import LAYERS, layer_bytes
+from pktproc.bandwidth.lost_detail import LostDetail
 from pktproc.bandwidth.owners import Namers, OwnerTable
 from pktproc.bandwidth.repeats import Repeats
 from pktproc.bandwidth.rows import ORDERS, Books, RowMaker, Times
 from pktproc.bandwidth.slots import Slots
-from pktproc.bandwidth.views import Captured, Connection, Point, Series, View
+from pktproc.bandwidth.views import NO_CONNECTIONS, Captured, Connections, Point, Series, View
 from pktproc.errors import UsageError
 from pktproc.packets.batch import Column
 from pktproc.packets.headers import TCP_ACK, TCP_RST, TCP_SYN
@@ -45,8 +46,9 @@ class Ledger:
     `by` are the dimensions that views are wanted by; others can be asked for, except that `connection` shows what was
     folded as one. `layer` is one of `layers.LAYERS`. Intervals are `interval_ns` long and begin at `start_ns`, or with
     the first packet where that is None; `keep` is how many are kept at least, None for all. With `repeats`, a packet
-    that was seen on several interfaces counts once. `lag_ns` is how long an interval may still get packets after it is
-    over. Raise `UsageError` for an unknown dimension or layer.
+    that was seen on several interfaces counts once; `several_interfaces` says that there may be some although the first
+    blocks have one. `lag_ns` is how long an interval may still get packets after it is over. Raise `UsageError` for an
+    unknown dimension or layer.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Ledger:
         start_ns: int | None = None,
         keep: int | None = None,
         repeats: bool = True,
+        several_interfaces: bool = False,
         lag_ns: int = 0,
         namers: Namers | None = None,
     ) -> None:
@@ -67,7 +70,7 @@ class Ledger:
         self.layer = layer
         self.namers = namers or Namers()
         self._interval_ns, self._keep, self._lag_ns = interval_ns, keep, lag_ns
-        self._seeks_repeats = repeats
+        self._seeks_repeats, self._several_interfaces = repeats, several_interfaces
         self._dropped = self._dropped_before = 0
         self.reset(start_ns)
 
@@ -81,7 +84,7 @@ class Ledger:
         self._intervals = Intervals(self._slots, self._interval_ns, self._keep, None if by_remote else self._stand_ins)
         self._repeats: Repeats | None = None
         self._rows = RowMaker(remembers_peaks=self._keep is not None)
-        self._captured = Captured()
+        self._captured, self._lost = Captured(), LostDetail()
         self._dropped_before = self._dropped
         self._first_ns: int | None = None
         self._last_ns = 0
@@ -127,41 +130,51 @@ class Ledger:
         by: Sequence[str] | None = None,
         most: int | None = None,
         sort: str = "total",
+        rate_ns: int = 0,
         engine: str = "",
         notes: tuple[str, ...] = (),
     ) -> View:
         """Return the rows of this moment in an order of `rows.ORDERS`; with `most` the rest is one row, `others`.
 
-        `now_ns` is the time of now, None for that of the last packet.
+        `now_ns` is the time of now; it is that of the last packet if that is later, or this is None. Rates are of so
+        many of the latest whole intervals as come nearest to `rate_ns`, of one at least, as far as they are known.
         """
         dimensions = self.by if by is None else checked(by)
         if sort not in ORDERS:
             raise UsageError(f"cannot sort by {sort!r}: choose from {', '.join(ORDERS)}")
         groups = group(self._coder, self._slots, dimensions)
-        times = self._times(now_ns)
+        times = self._times(now_ns, rate_ns, detailed=not set(dimensions).isdisjoint(REMOTE_DIMENSIONS))
         return View(
             time_ns=times.now_ns,
             elapsed_s=times.elapsed_s,
             interval_s=times.interval_s,
+            rate_s=times.rate_s,
             by=dimensions,
             layer=self.layer,
             rows=self._rows.rows(self._books(), groups, times, dimensions, most=most, sort=sort),
+            groups=len(groups),
             captured=self.captured,
             engine=engine,
-            notes=(*notes, *self._notes()),
+            notes=(*notes, *self._notes(), *self._lost.notes(dimensions)),
         )
 
     def connections_of(
-        self, key: tuple[str, ...], now_ns: int | None = None, *, by: Sequence[str] | None = None, most: int = 1000
-    ) -> tuple[Connection, ...]:
+        self,
+        key: tuple[str, ...],
+        now_ns: int | None = None,
+        *,
+        by: Sequence[str] | None = None,
+        most: int = 1000,
+        rate_ns: int = 0,
+    ) -> Connections:
         """Return the conversations of the row with a key, those that moved most first, at most `most`."""
         dimensions = self.by if by is None else checked(by)
         groups = group(self._coder, self._slots, dimensions)
-        times = self._times(now_ns)
+        times = self._times(now_ns, rate_ns, detailed=True)
         for number in range(len(groups)):
             if groups.key(number) == key:
                 return self._rows.connections(self._books(), self._coder, groups, number, times, most=most)
-        return ()
+        return NO_CONNECTIONS
 
     def series(self, view: View) -> Series:
         """Return the course of each row of a view that was made just now."""
@@ -182,16 +195,11 @@ class Ledger:
     def _books(self) -> Books:
         return Books(self._slots, self._owners, self._conversations, self._intervals.entries())
 
-    def _times(self, now_ns: int | None) -> Times:
+    def _times(self, now_ns: int | None, rate_ns: int, *, detailed: bool) -> Times:
         first_ns = self._first_ns or 0
-        now = max(self._last_ns, first_ns) if now_ns is None else now_ns
-        return Times(
-            now_ns=now,
-            start_ns=self._intervals.start_ns or first_ns,
-            elapsed_s=max(now - first_ns, 0) / NS_PER_S,
-            width_ns=self._intervals.width_ns,
-            latest=self._intervals.of(now - self._lag_ns) - (now_ns is not None),
-        )
+        now = max(self._last_ns, first_ns if now_ns is None else now_ns)
+        whole = self._intervals.of(now - self._lag_ns) - (now_ns is not None)
+        return Times.of(self._intervals, now, max(now - first_ns, 0), whole, rate_ns, detailed=detailed)
 
     def _notes(self) -> tuple[str, ...]:
         notes = []
@@ -202,7 +210,7 @@ class Ledger:
         return tuple(notes)
 
     def _repeats_of(self, interfaces: Sequence[object]) -> Repeats | None:
-        if self._repeats is None and self._seeks_repeats and len(interfaces) > 1:
+        if self._repeats is None and self._seeks_repeats and (self._several_interfaces or len(interfaces) > 1):
             self._repeats = Repeats()
             self._repeats.learn(self._conversations.flows())
         return self._repeats
@@ -282,14 +290,16 @@ class Ledger:
             if len(folded) > folding.MAX_SLOTS // 4:
                 self._fold_slots(folded, remotes=False)
         if len(self._owners) > folding.MAX_OWNERS:
-            moved = folding.give_to_others(slots, self._owners)
-            if moved is not None:
-                self._intervals.move(moved)
+            given = folding.give_to_others(slots, self._owners)
+            if given is not None:
+                self._intervals.move(given[0])
+                self._lost = self._lost.and_processes(given[1])
         self._owners.release(folding.unowned(slots, self._owners))
         self._fold_above = min(max(FOLD_ABOVE, 2 * slots.used), max(folding.MAX_SLOTS, slots.used + FOLD_ABOVE))
 
     def _fold_slots(self, chosen: Column, *, remotes: bool) -> None:
         if len(chosen):
+            self._lost = self._lost.and_slots(self._slots, chosen, remotes=remotes)
             self._conversations.forget(chosen.tolist())
             self._intervals.move(folding.fold(self._slots, chosen, remotes=remotes))
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from pktproc.bandwidth.conversations import Conversations
 from pktproc.bandwidth.dimensions import RECEIVED, Coder, Postings
 from pktproc.bandwidth.grouping import Groups, course, figures, sums
-from pktproc.bandwidth.intervals import Entries
+from pktproc.bandwidth.intervals import Entries, Intervals
 from pktproc.bandwidth.owners import Owner, OwnerTable
 from pktproc.bandwidth.slots import Slots
-from pktproc.bandwidth.views import Amount, Connection, Row
+from pktproc.bandwidth.views import Amount, Connection, Connections, Row
 from pktproc.model import Process, Reason
 from pktproc.packets.batch import Column
 
@@ -30,19 +30,43 @@ _BYTES = [0, 1, 6]
 
 
 class Times(NamedTuple):
-    """When a view is made: now, the start of the first interval, how long that is ago, the latest whole interval."""
+    """When a view is made: now, and how long it is since counting began; rates are of intervals `first` to `latest`."""
 
     now_ns: int
-    start_ns: int
     elapsed_s: float
     width_ns: int
+    first: int
     latest: int
+
+    @classmethod
+    def of(
+        cls, intervals: Intervals, now_ns: int, elapsed_ns: int, whole: int, rate_ns: int, *, detailed: bool
+    ) -> Self:
+        """Return the times of a view; `whole` is the latest interval that is over.
+
+        Rates are of so many intervals up to that one as come nearest to `rate_ns`, as far as they are known, where
+        `detailed` by flow. Until one is over, all that there is has to do.
+        """
+        first = whole - max(round(rate_ns / intervals.width_ns), 1) + 1
+        known = max(intervals.first_kept, intervals.first_detailed if detailed else 0)
+        latest = whole if whole >= 0 else max(intervals.of(now_ns), 0)
+        return cls(now_ns, elapsed_ns / _NS_PER_S, intervals.width_ns, min(max(first, known), latest), latest)
 
     @property
     def interval_s(self) -> float:
-        """Return what rates are taken over: an interval, or all the time if that is shorter."""
+        """Return what peaks are taken over: an interval, or all the time if that is shorter."""
         width_s = self.width_ns / _NS_PER_S
         return min(width_s, self.elapsed_s) or width_s
+
+    @property
+    def mean_s(self) -> float:
+        """Return what means are taken over: all the time, an interval if there was but a moment."""
+        return self.elapsed_s or self.interval_s
+
+    @property
+    def rate_s(self) -> float:
+        """Return what rates are taken over: these intervals, or all the time if that is shorter."""
+        return min((self.latest - self.first + 1) * self.width_ns / _NS_PER_S, self.mean_s)
 
 
 class Books(NamedTuple):
@@ -67,7 +91,7 @@ class RowMaker:
         """Return a row for each group, in an order of `ORDERS`; beyond `most` all in one."""
         if not len(groups):
             return ()
-        order = self._order(books.slots, groups, books.entries, sort)
+        order = self._order(books, groups, times, sort)
         keys = [groups.key(number) for number in order[:most].tolist()]
         if most is not None and len(order) > most:
             keys.append((OTHER_ROWS,) * len(by))
@@ -76,9 +100,9 @@ class RowMaker:
         groups = Groups(groups.postings, place[groups.number], groups.parts, [()] * len(keys))
         return self._make(books, groups, keys, times, by)
 
-    def _order(self, slots: Slots, groups: Groups, entries: Entries, sort: str) -> Column:
+    def _order(self, books: Books, groups: Groups, times: Times, sort: str) -> Column:
         """Return the numbers of the groups in an order; equal ones as they would be by bytes."""
-        count = len(groups)
+        slots, count = books.slots, len(groups)
         totals = _totals(slots, groups, count)
         by_bytes = np.argsort(-totals[_BYTES].sum(axis=0), kind="stable")
         if sort in ("total", "mean"):
@@ -86,7 +110,8 @@ class RowMaker:
         if sort == "name":
             return np.array(sorted(by_bytes.tolist(), key=lambda number: _lowered(groups.key(number))), np.int64)
         if sort == "peak":
-            values = -course(slots, groups, entries).peak(count)[_BYTES].sum(axis=0)
+            peaks = course(slots, groups, books.entries).peak(count)
+            values = -_peak_rates(peaks, totals, times)[_BYTES].sum(axis=0)
         elif sort == "connections":
             values = -np.array(_connections(slots, groups, count, 0)[0])
         elif sort in ("first", "last"):
@@ -104,7 +129,8 @@ class RowMaker:
         totals, moved = _totals(slots, groups, len(keys)), course(slots, groups, books.entries)
         count = len(keys)
         peaks = self._peaks_of(by, keys, moved.peak(count))
-        rates = moved.at(times.latest, count)
+        rates = moved.between(times.first, times.latest, count)
+        peak_rates = _peak_rates(peaks, totals, times)
         length = min(HISTORY, max(times.latest + 1, 1))
         history = moved.history(times.latest, length, np.arange(count), count)
         opened, recent = _connections(slots, groups, count, times.now_ns - LATELY_NS)
@@ -119,9 +145,9 @@ class RowMaker:
                     process=process,
                     reason=reason,
                     total=Amount(*totals[:, number].tolist()),
-                    rate=_each_second(rates[:, number], times.interval_s),
-                    mean=_each_second(totals[:, number], times.elapsed_s),
-                    peak=_each_second(peaks[:, number], times.interval_s),
+                    rate=_each_second(rates[:, number], times.rate_s),
+                    mean=_each_second(totals[:, number], times.mean_s),
+                    peak=Amount(*peak_rates[:, number].tolist()),
                     connections=opened[number],
                     open_connections=recent[number],
                     first_ns=first_ns[number],
@@ -143,15 +169,15 @@ class RowMaker:
 
     def connections(
         self, books: Books, coder: Coder, groups: Groups, number: int, times: Times, *, most: int
-    ) -> tuple[Connection, ...]:
-        """Return the conversations of one group, those that moved most first."""
+    ) -> Connections:
+        """Return the conversations of one group, those that moved most first, at most `most` of them."""
         slots, conversations = books.slots, books.conversations
         mine = groups.number == number
         postings = Postings(*(column[mine] for column in groups.postings))
         coded = coder.code("connection", postings)
         alike = Groups(postings, coded.code, (coded,), [(code,) for code in range(coded.size)])
         totals = _totals(slots, alike, len(alike))
-        rates = course(slots, alike, books.entries).at(times.latest, len(alike))
+        rates = course(slots, alike, books.entries).between(times.first, times.latest, len(alike))
         first_ns, last_ns = _span(slots, alike, len(alike))
         example = np.zeros(len(alike), np.int64)
         example[alike.number] = np.arange(len(postings.slot))
@@ -171,12 +197,13 @@ class RowMaker:
                     remote_port=max(int(remote_port[at]), 0),
                     state=None,
                     total=Amount(*totals[:, at].tolist()),
-                    rate=_each_second(rates[:, at], times.interval_s),
+                    rate=_each_second(rates[:, at], times.rate_s),
                     first_ns=first_ns[at],
                     last_ns=last_ns[at],
                 )
             )
-        return tuple(found)
+        gone = np.unique(postings.slot[slots.folded[postings.slot]])
+        return Connections(tuple(found), len(alike), int(slots.connections[gone].sum()))
 
 
 def _totals(slots: Slots, groups: Groups, count: int) -> Column:
@@ -189,7 +216,16 @@ def _lowered(key: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _each_second(sums: Column, seconds: float) -> Amount:
-    return Amount(*(sums / seconds).tolist()) if seconds > 0 else Amount()
+    return Amount(*(sums / seconds).tolist())
+
+
+def _peak_rates(peaks: Column, totals: Column, times: Times) -> Column:
+    """Return for each second the largest figures of an interval, or of all the time where these are larger.
+
+    They are where packets stand at both ends of a time that is no multiple of an interval.
+    """
+    found: Column = np.maximum(peaks / times.interval_s, totals / times.mean_s)
+    return found
 
 
 def _connections(slots: Slots, groups: Groups, count: int, since_ns: int) -> tuple[list[int], list[int]]:

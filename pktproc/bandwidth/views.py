@@ -61,14 +61,30 @@ class Connection(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Connections:
+    """The conversations of a row that are shown, of `known` in all.
+
+    `folded` is how many connections ended so long ago that only their remote ends tell them apart, or nothing does.
+    """
+
+    shown: tuple[Connection, ...] = ()
+    known: int = 0
+    folded: int = 0
+
+
+NO_CONNECTIONS = Connections()
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One group of a view.
 
     `key` has a text for each dimension that the view groups by and is the same in later views of the same group.
     `process` is the group's one process, None where it has several or none; `reason` says why nobody is known, and is
-    None for rows with an owner. `rate` is for each second of the latest interval, `mean` of all the time, `peak` of the
-    busiest interval (each figure by itself). `connections` is how many were seen, `open_connections` how many had
-    packets lately. `history` has the bytes sent and received in the latest intervals, oldest first. Times are in ns.
+    None for rows with an owner. `rate` is for each second of the latest intervals, `mean` of all the time, `peak` of
+    the busiest interval, or of all the time where that is more (each figure by itself). `connections` is how many were
+    seen, `open_connections` how many had packets lately. `history` has the bytes sent and received in the latest
+    intervals, oldest first. Times are in ns.
     """
 
     key: tuple[str, ...]
@@ -89,16 +105,19 @@ class Row:
 class View:
     """All groups at a moment; `by` names the dimensions of their keys, `layer` what was counted.
 
-    Rows with an owner and those without (`reason`) are all in `rows`. `interval_s` is what `rate` is taken over and
-    `elapsed_s` what `mean` is. `engine` and `notes` are what the user should know of where the names come from.
+    Rows with an owner and those without (`reason`) are all in `rows`, of which the last may stand for many: there are
+    `groups` in all. `rate_s` is what `rate` is taken over, `interval_s` what `peak` is and `elapsed_s` what `mean` is.
+    `engine` and `notes` are what the user should know of where the names come from, and of what rows lack.
     """
 
     time_ns: int
     elapsed_s: float
     interval_s: float
+    rate_s: float
     by: tuple[str, ...]
     layer: str
     rows: tuple[Row, ...]
+    groups: int
     captured: Captured
     engine: str
     notes: tuple[str, ...] = ()

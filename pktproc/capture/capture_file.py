@@ -103,7 +103,8 @@ class CaptureFile:
             return PcapDecoder()
         if is_pcapng(start):
             return PcapngDecoder()
-        message = f"{self.path}: not a capture file" + ("" if start else " (it is empty)")
+        what = "not a capture file" + ("" if start else " (it is empty)")
+        message = f"{self.path}: {what}; give one in pcap or pcapng, as tcpdump, Wireshark and pktproc write"
         raise FormatError(message, path=self.path, offset=0)
 
     def _broken(self, what: str, offset: int | None) -> FormatError:

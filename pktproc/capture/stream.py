@@ -38,7 +38,7 @@ class InputStream:
             self._file = io.FileIO(0, closefd=False) if path == STANDARD_INPUT else io.FileIO(path)
             status = os.fstat(self._file.fileno())
         except (OSError, ValueError) as error:
-            message = f"cannot open {path}: {_reason(error)}"
+            message = f"cannot open {path}: {_reason(error)}{_cure(error)}"
             raise CaptureError(message) from error
         is_sized = path != STANDARD_INPUT and stat.S_ISREG(status.st_mode)
         self.total_bytes = status.st_size if is_sized else None
@@ -148,3 +148,9 @@ class InputStream:
 
 def _reason(error: OSError | ValueError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _cure(error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "; check the name and the folder"
+    return "; give a capture file in it" if isinstance(error, IsADirectoryError) else ""

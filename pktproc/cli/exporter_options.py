@@ -23,7 +23,8 @@ Metrics:
   pktproc_local_bytes_total{program,user,direction}      of them, between processes of this host
   pktproc_unattributed_bytes_total{reason,direction}     and _packets_total
   pktproc_both_ends_local_bytes_total                    captured, and counted at both ends
-  pktproc_captured_bytes_total, pktproc_dropped_packets_total, pktproc_duplicate_bytes_total
+  pktproc_captured_bytes_total, pktproc_duplicate_bytes_total, each with _packets_total
+  pktproc_dropped_packets_total                          lost before they were seen
   pktproc_open_connections, pktproc_programs_beyond_limit, pktproc_shortfalls
   pktproc_engine_info{engine}
 """

@@ -168,6 +168,8 @@ def _check_plot(plot: str, source: str | None, stores: Sequence[str]) -> None:
     if not plot.lower().endswith(PLOT_SUFFIXES):
         raise UsageError(f"--plot {plot}: the name of the file says what is drawn, end it with one of "
                          f"{', '.join(PLOT_SUFFIXES)}")  # fmt: skip
+    if not Path(plot).absolute().parent.is_dir():
+        raise UsageError(f"--plot {plot}: there is no folder {Path(plot).parent}, make it first")
     if any(read is not None and _is_same(plot, read) for read in (source, *stores)):
         raise UsageError(f"--plot {plot} would overwrite what is read: name another file")
 

@@ -73,14 +73,13 @@ def _run_live(options: SummaryOptions, counting: Counting, draw: Draw | None) ->
         for note in meter.notes:
             say(note)
         place = f" in {', '.join(map(escape, options.netns))}" if options.netns else ""
-        start_ns = time.time_ns()
-        meter.start(start_ns)
+        meter.start(time.time_ns())
         say(f"listening on {', '.join(map(escape, capture.interfaces))}{place}, engine {meter.engine}")
         if options.duration_ns is not None:
             meter.stop(after_ns=options.duration_ns)
         meter.run()
-        end_ns, statistics = time.time_ns(), meter.live.statistics()
-        view = meter.view(end_ns, most=options.most, sort=options.sort)
+        statistics = meter.live.statistics()
+        view = meter.view(meter.end_ns, most=options.most, sort=options.sort)
         _report(options, view, lambda: meter.series(view), draw)
         _close(
             view,

@@ -37,8 +37,9 @@ _LEAST_DELAY_NS = 100_000_000
 def command(words: Sequence[str], **chosen: Any) -> None:
     """Show live which processes use the network, and how much.
 
-    FILTER is a pcap-filter(7) expression. Each line has the rates of the last interval, totals and a short history;
-    traffic that nobody is known for stands at the end, with the reason, so that all lines add up to what was captured.
+    FILTER is a pcap-filter(7) expression. Each line has the rates of the time between two looks (-d), totals and a
+    short history; traffic that nobody is known for stands at the end, with the reason, so that all lines add up to what
+    was captured.
 
     A process is selected as with pktproc sniff; counted are then the packets with an end that fits.
     """

@@ -30,13 +30,15 @@ class Batch:
         return words
 
     def _table(self, view: View) -> str:
-        head = f"{utc(view.time_ns)}, {view.elapsed_s:.1f} s, {view.layer} bytes, engine {view.engine}\n\n"
+        facts = f"{view.elapsed_s:.1f} s, {view.layer} bytes, rates over {view.rate_s:.3g} s, engine {view.engine}"
+        head = f"{utc(view.time_ns)}, {facts}\n\n"
         is_terminal = sys.stdout.isatty()
         report = table(
             view,
             width=_width(is_terminal=is_terminal),
             units=cast("Units", self._options.units),
             curves=True,
+            rates=True,
             colour=is_terminal and not os.environ.get("NO_COLOR"),
         )
         return ("\n" if self._begun else "") + head + report
@@ -45,7 +47,8 @@ class Batch:
         rows = json_report(view, cmdline=self._options.cmdline).replace("\n", "")
         facts = f'"@timestamp": "{utc(view.time_ns)}", "elapsed_s": {view.elapsed_s:.3f}'
         captured = ", ".join(f'"{name}": {figure}' for name, figure in view.captured._asdict().items())
-        return f'{{{facts}, "interval_s": {view.interval_s:g}, "captured": {{{captured}}}, "rows": {rows}}}\n'
+        facts += f', "interval_s": {view.interval_s:g}, "rate_s": {view.rate_s:g}'
+        return f'{{{facts}, "captured": {{{captured}}}, "rows": {rows}}}\n'
 
     def _csv(self, view: View) -> str:
         """Return the lines with the time in front; those that follow have no header."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
+from pktproc.bandwidth.ledger import LAG_NS
 from pktproc.capture.live import CaptureOptions
 from pktproc.cli.quantities import NS_PER_S
 from pktproc.cli.signals import ended_by_signals
@@ -25,8 +26,11 @@ from pktproc.output.amounts import Units
 from pktproc.output.escape import escape
 from pktproc.output.stream import write_all
 
-_LONGEST_INTERVAL_NS = 10 * NS_PER_S
-_KEPT_INTERVALS = 30  # more than a line's history has room for
+_MOST_STEPS = 60  # intervals, of a second at least, that the rates of a view are taken over
+_LONGEST_REFRESH_NS = 60 * NS_PER_S  # to which keys can change it
+_LEAST_KEPT_INTERVALS = 30  # more than a line's history has room for
+# A view is made when the interval before it is whole: then its rates are of all that came since the view before.
+_SETTLED_NS = LAG_NS + NS_PER_S // 20
 _DIMENSIONS = {"program": "name"}
 
 
@@ -49,11 +53,13 @@ def _check_terminal() -> None:
 @contextmanager
 def _metered(options: TopOptions) -> Iterator[LiveMeter]:
     capture = CaptureOptions(interfaces=options.interfaces, netns=options.netns, expression=options.expression)
+    steps = min(-(-options.delay_ns // NS_PER_S), _MOST_STEPS)
+    interval_ns = options.delay_ns // steps
     counting = Counting(
         by=_dimensions(options),
         layer=options.layer,
-        interval_ns=min(options.delay_ns, _LONGEST_INTERVAL_NS),
-        keep=_KEPT_INTERVALS,
+        interval_ns=interval_ns,
+        keep=max(steps, _LONGEST_REFRESH_NS // interval_ns, _LEAST_KEPT_INTERVALS) + 1,
         per_interface=options.per_interface,
         selection=options.selection.selection(),
     )
@@ -118,11 +124,11 @@ def _run_batch(options: TopOptions) -> None:
 
 def _print_views(options: TopOptions, source: MeterSource, end: int) -> None:
     """Print as many views as are wanted; one more when told to end, of what was counted since the last."""
-    batch, by = Batch(options), _dimensions(options)
-    due_ns = time.monotonic_ns()
+    batch, by, delay_s = Batch(options), _dimensions(options), options.delay_ns / NS_PER_S
+    due_ns = time.monotonic_ns() + _SETTLED_NS
     for _ in range(options.count) if options.count is not None else itertools.count():
         due_ns += options.delay_ns
         told, _, _ = select.select([end], [], [], max(due_ns - time.monotonic_ns(), 0) / NS_PER_S)
-        write_all(sys.stdout.fileno(), batch.text(source.view(by)))
+        write_all(sys.stdout.fileno(), batch.text(source.view(by, delay_s)))
         if told:
             return

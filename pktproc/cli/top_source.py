@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from threading import Thread
 
-from pktproc.bandwidth.views import Connection, View
+from pktproc.bandwidth.views import Connections, View
+from pktproc.cli.quantities import NS_PER_S
 from pktproc.cli.top_states import TcpStates
 from pktproc.kernel.processes import ProcessReader
 from pktproc.metering import LiveMeter
@@ -48,15 +50,18 @@ class MeterSource:
         if self._error is not None:
             raise self._error
 
-    def view(self, by: tuple[str, ...]) -> View:
-        """Return all groups as of now."""
+    def view(self, by: tuple[str, ...], rate_s: float) -> View:
+        """Return all groups as of now, with rates over the last `rate_s` as near as may be."""
         self._check()
-        return self._meter.view(time.time_ns(), by=by, most=MOST_ROWS)
+        return self._meter.view(time.time_ns(), by=by, most=MOST_ROWS, rate_ns=round(rate_s * NS_PER_S))
 
-    def connections(self, by: tuple[str, ...], key: tuple[str, ...]) -> tuple[Connection, ...]:
+    def connections(self, by: tuple[str, ...], key: tuple[str, ...], rate_s: float) -> Connections:
         """Return the conversations of a group, with the states that their sockets have now."""
         self._check()
-        return self._states.added_to(self._meter.connections_of(key, time.time_ns(), by=by, most=MOST_CONNECTIONS))
+        found = self._meter.connections_of(
+            key, time.time_ns(), by=by, most=MOST_CONNECTIONS, rate_ns=round(rate_s * NS_PER_S)
+        )
+        return replace(found, shown=self._states.added_to(found.shown))
 
     def ancestors(self, process: Process) -> tuple[Process, ...]:
         """Return the processes above one that are still there."""

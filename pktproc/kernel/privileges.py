@@ -64,7 +64,7 @@ def become(user: str) -> None:
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
-        raise UsageError(f"no user {user!r} on this host") from None
+        raise UsageError(f"no user {user!r} on this host: `getent passwd` lists them") from None
     try:
         _prctl(_PR_SET_KEEPCAPS, 1)
         os.initgroups(user, entry.pw_gid)

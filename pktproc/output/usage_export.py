@@ -19,6 +19,7 @@ from pktproc.packets.annotations import spell_surrogates
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 _RATES = ("rate", "mean", "peak")
 _AMOUNTS = Amount._fields
+_RATES_IN_CSV = ("mean", "peak", "rate")  # new ones come last: readers may know columns by their places
 
 
 def json_report(view: View, series: Series | None = None, *, cmdline: bool = True) -> str:
@@ -120,7 +121,7 @@ def _cells(view: View, row: Row) -> list[str]:
 
 
 def _lines(view: View) -> Iterator[list[str]]:
-    rates = [f"{kind}_{name}_per_second" for kind in ("mean", "peak") for name in _AMOUNTS[:2]]
+    rates = [f"{kind}_{name}_per_second" for kind in _RATES_IN_CSV for name in _AMOUNTS[:2]]
     yield [*_names(view), "reason", *_AMOUNTS, "connections", "first_seen", "last_seen", *rates]
     for row in view.rows:
         yield [
@@ -130,7 +131,7 @@ def _lines(view: View) -> Iterator[list[str]]:
             str(row.connections),
             utc(row.first_ns),
             utc(row.last_ns),
-            *(f"{value:.3f}" for amount in (row.mean, row.peak) for value in amount[:2]),
+            *(f"{value:.3f}" for kind in _RATES_IN_CSV for value in getattr(row, kind)[:2]),
         ]
 
 

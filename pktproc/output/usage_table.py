@@ -36,14 +36,16 @@ class _Column(NamedTuple):
     rank: int
 
 
-def table(view: View, *, width: int, units: Units, curves: bool = False, colour: bool = False) -> str:
+def table(
+    view: View, *, width: int, units: Units, curves: bool = False, rates: bool = False, colour: bool = False
+) -> str:
     """Return a report `width` characters wide, with a line under it that shows how the rows add up.
 
     Where there is no room, the least wanted columns are left out first, then names are cut. `curves` adds how bytes
-    were spread over time.
+    were spread over time, `rates` what is sent and received in a second now.
     """
     keys = [labels(view, row) for row in view.rows]
-    columns = _fitting(view, keys, width, units, curves=curves)
+    columns = _fitting(view, keys, _columns(view, units, curves=curves, rates=rates), width)
     drawn = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
     widths = _key_widths(view, keys, columns, width)
     for title, most in zip(view.by, widths, strict=True):
@@ -77,36 +79,37 @@ def _cut(text: str, width: int) -> Text:
     return Text(f"{head.plain}{tail}")
 
 
-def _columns(view: View, units: Units, *, curves: bool) -> list[_Column]:
+def _columns(view: View, units: Units, *, curves: bool, rates: bool) -> list[_Column]:
     whole = sum(both_ways(row.total) for row in view.rows)
     passes = any(row.total.passed_packets for row in view.rows)
     day = view.elapsed_s * _NS_PER_S > _DAY_NS
     columns = [
+        _Column("Sent/s", lambda row: _amount(row.rate.sent_bytes, units), 1),
+        _Column("Recv/s", lambda row: _amount(row.rate.received_bytes, units), 1),
         _Column("Sent", lambda row: _amount(row.total.sent_bytes, units), 0),
         _Column("Received", lambda row: _amount(row.total.received_bytes, units), 0),
-        _Column("Passed", lambda row: _amount(row.total.passed_bytes, units), 2),
-        _Column("Share", lambda row: f"{100 * both_ways(row.total) / whole:.1f} %" if whole else "-", 1),
-        _Column("Packets", lambda row: f"{packets(row.total):,.0f}", 5),
-        _Column("Mean", lambda row: rate_text(both_ways(row.mean), units), 4),
-        _Column("Peak", lambda row: rate_text(both_ways(row.peak), units), 7),
-        _Column("Conns", lambda row: f"{row.connections:,}", 6),
-        _Column("First", lambda row: _clock(row.first_ns, day=day), 9),
-        _Column("Last", lambda row: _clock(row.last_ns, day=day), 8),
-        _Column("Over time", lambda row: _curve(row.history), 3),
+        _Column("Passed", lambda row: _amount(row.total.passed_bytes, units), 3),
+        _Column("Share", lambda row: f"{100 * both_ways(row.total) / whole:.1f} %" if whole else "-", 2),
+        _Column("Packets", lambda row: f"{packets(row.total):,.0f}", 6),
+        _Column("Mean", lambda row: rate_text(both_ways(row.mean), units), 5),
+        _Column("Peak", lambda row: rate_text(both_ways(row.peak), units), 8),
+        _Column("Conns", lambda row: f"{row.connections:,}", 7),
+        _Column("First", lambda row: _clock(row.first_ns, day=day), 10),
+        _Column("Last", lambda row: _clock(row.last_ns, day=day), 9),
+        _Column("Over time", lambda row: _curve(row.history), 4),
     ]
-    unwanted = {title for title, wanted in (("Passed", passes), ("Over time", curves)) if not wanted}
-    return [column for column in columns if column.title not in unwanted]
+    wanted = {"Sent/s": rates, "Recv/s": rates, "Passed": passes, "Over time": curves}
+    return [column for column in columns if wanted.get(column.title, True)]
 
 
-def _fitting(view: View, keys: Sequence[tuple[str, ...]], width: int, units: Units, *, curves: bool) -> list[_Column]:
+def _fitting(view: View, keys: Sequence[tuple[str, ...]], columns: list[_Column], width: int) -> list[_Column]:
     """Return the columns for which there is room beside names, cut to the least if need be."""
-    columns = _columns(view, units, curves=curves)
     names = sum(min(_LEAST_KEY, widest) + _GAP for widest in _widest(view, keys))
     while names + sum(_width(column, view.rows) for column in columns) > width:
-        last = max(columns, key=lambda column: column.rank)
-        if not last.rank:
+        last = max(column.rank for column in columns)
+        if not last:
             break
-        columns.remove(last)
+        columns = [column for column in columns if column.rank != last]
     return columns
 
 
@@ -140,7 +143,8 @@ def _footer(view: View, units: Units) -> list[str]:
     if passed:
         parts.append(f"+ {passed:,} passed")
     captured = view.captured
-    about = f"{counted(captured.packets, 'packet')}, {amount_text(captured.bytes, units)} in {view.elapsed_s:.1f} s"
+    elapsed = f"{view.elapsed_s:.1f}" if view.elapsed_s >= 1 else f"{view.elapsed_s:.3g}"
+    about = f"{counted(captured.packets, 'packet')}, {amount_text(captured.bytes, units)} in {elapsed} s"
     layer = "" if view.layer == "wire" else f" of {view.layer}"
     return [
         f"{about}{layer}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from textual import on
@@ -143,7 +144,8 @@ class TopApp(App[Exception | None], inherit_bindings=False):
 
     def _ask(self, *, fresh: bool = True, reset: bool = False) -> None:
         chosen = self.choices
-        self._looker.ask(Wish(chosen.group, chosen.order, chosen.contains, chosen.opened, fresh=fresh, reset=reset))
+        wish = Wish(chosen.group, chosen.order, chosen.contains, chosen.opened, chosen.refresh_s)
+        self._looker.ask(replace(wish, fresh=fresh, reset=reset))
 
     def _set_timer(self) -> None:
         self._tick()

@@ -30,18 +30,19 @@ def headline(place: str, choices: Choices, sight: Sight | None, width: int) -> l
     if choices.paused:
         head += [Segment(GAP, PLAIN), Segment("PAUSED", BOLD + REVERSE)]
     facts = [view.engine, view.layer, clock_text(view.elapsed_s), f"every {choices.refresh_s:g} s"]
-    facts.append(f"by {choices.group}")
+    facts.append(f"by {choices.group}" if choices.opened is None else f"over {view.rate_s:.3g} s")
     head.append(Segment(GAP + GAP.join(escape(fact) for fact in facts if fact), PLAIN))
     lines: list[Line] = [head]
     if choices.opened is None:
-        lines += [list(_rates(sight.sums, choices)), list(_counts(view, sight.sums, choices.look.units))]
+        lines += [list(_rates(view, sight.sums, choices)), list(_counts(view, sight.sums, choices.look.units))]
     return [*lines, *_notes(view, width), *_remark(sight)]
 
 
-def _rates(total: Sums, choices: Choices) -> Iterator[Segment]:
+def _rates(view: View, total: Sums, choices: Choices) -> Iterator[Segment]:
     for name, rate in (("Sent", total.sent), ("Received", total.received), ("Internal", total.internal)):
         yield Segment(f"{name} ", PLAIN)
         yield Segment(f"{amount_text(rate, choices.look.units)}/s{GAP}", BOLD)
+    yield Segment(f"over {view.rate_s:.3g} s{GAP}", PLAIN)
     yield Segment(f"sort {choices.order.title}{', inverted' if choices.order.reversed else ''}", PLAIN)
 
 
@@ -69,13 +70,23 @@ def _notes(view: View, width: int) -> Iterator[Line]:
 
 def _remark(sight: Sight) -> Iterator[Line]:
     """Yield a line on what is shown of the table, where that is not all."""
+    is_page, found = sight.wish.opened is not None, sight.found
     shown, every = len(sight.rows), len(sight.view.rows)
-    if sight.wish.opened is not None:
-        shown, every = len(sight.connections), sight.connection_count
+    if is_page:
+        shown, every = len(sight.connections), len(found.shown)
+    parts = []
     if sight.wish.contains.strip():
-        yield [Segment(f"{shown} of {counted(every, 'line')}", DIM)]
+        parts.append(f"{shown} of {counted(every, 'line')}")
     elif not every:
-        yield [Segment("no traffic so far", DIM)]
+        parts.append("no traffic so far")
+    if is_page and found.known > every:
+        parts.append(f"{found.known - every:,} that moved less are left out")
+    if is_page and found.folded:
+        parts.append(f"{found.folded:,} ended ones are joined by remote end")
+    if not is_page and sight.view.groups > every:
+        parts.append(f"the {sight.view.groups - every + 1:,} that moved least are one line, others")
+    if parts:
+        yield [Segment("; ".join(parts), DIM)]
 
 
 def wrapped(text: str, width: int) -> list[str]:

@@ -18,9 +18,10 @@ from pktproc.tui.keys import BACK, EVERYWHERE, OPEN, Key
 from pktproc.tui.row_columns import ROW_COLUMNS
 
 _ABOUT = """\
-Sent/s and Recv/s are of the last interval, Avg of all the time, Conns counts connections. History has the latest \
-intervals, the newest at the right; each line has a scale of its own. Internal is what stayed on this host (loopback, \
-or between its namespaces); it counts at both of its ends.
+Sent/s and Recv/s are over the time that stands at the top ("over 1 s"), which follows the refresh rate; Avg is over \
+all the time, Peak over the busiest second. Conns counts connections. History has the latest seconds (or what -d made \
+shorter or longer), the newest at the right; each line has a scale of its own. Internal is what stayed on this host \
+(loopback, or between its namespaces); it counts at both of its ends.
 
 Dim lines with a question mark are traffic that nobody is known for, and why: kernel (the kernel's own), no-socket \
 (nothing has such an address and port), closed (before it could be asked), forwarded (neither end is here), \

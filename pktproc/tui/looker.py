@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Condition, Thread
 
-from pktproc.bandwidth.views import Connection, Row, View
+from pktproc.bandwidth.views import NO_CONNECTIONS, Connection, Connections, Row, View
 from pktproc.model import Process
 from pktproc.tui.arrange import Order, Sums, arrange_connections, arrange_rows, sums
 from pktproc.tui.columns import Look
@@ -18,20 +18,25 @@ from pktproc.tui.source import Source
 class Wish:
     """What is to be shown: `opened` is the key of the group whose conversations are wanted, None for all groups.
 
-    `fresh` asks for figures of now, without it those of the last time are arranged anew. `reset` begins anew first.
+    `rate_s` is the time that rates are to be of. `fresh` asks for figures of now, without it those of the last time are
+    arranged anew. `reset` begins anew first.
     """
 
     group: str
     order: Order
     contains: str
     opened: tuple[str, ...] | None = None
+    rate_s: float = 1.0
     fresh: bool = True
     reset: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a wish led to; `row` is the opened group, None if it has no traffic any more."""
+    """What a wish led to; `row` is the opened group, None if it has no traffic any more.
+
+    `connections` are those of `found` that contain what is wanted.
+    """
 
     wish: Wish
     view: View
@@ -39,7 +44,7 @@ class Sight:
     rows: tuple[Row, ...] = ()
     row: Row | None = None
     connections: tuple[Connection, ...] = ()
-    connection_count: int = 0
+    found: Connections = NO_CONNECTIONS
     ancestors: tuple[Process, ...] = ()
 
 
@@ -63,7 +68,7 @@ class Looker:
         self._sums = Sums(0, 0, 0, 0)
         self._opened: tuple[str, tuple[str, ...]] | None = None
         self._row: Row | None = None
-        self._connections: tuple[Connection, ...] = ()
+        self._connections = NO_CONNECTIONS
         self._ancestors: tuple[Process, ...] = ()
         self._thread = Thread(target=self._run, name="looker", daemon=True)
 
@@ -105,7 +110,7 @@ class Looker:
         by = GROUPS[wish.group]
         view = self._view
         if view is None or view.by != by or wish.fresh or wish.reset:
-            view = self._view = self._source.view(by)
+            view = self._view = self._source.view(by, wish.rate_s)
             self._sums = sums(view)
             self._opened = None
         if wish.opened is None:
@@ -118,14 +123,14 @@ class Looker:
             view,
             self._sums,
             row=self._row,
-            connections=arrange_connections(self._connections, wish.order, wish.contains, self._look),
-            connection_count=len(self._connections),
+            connections=arrange_connections(self._connections.shown, wish.order, wish.contains, self._look),
+            found=self._connections,
             ancestors=self._ancestors,
         )
 
     def _open(self, wish: Wish, view: View, key: tuple[str, ...]) -> None:
         self._row = next((row for row in view.rows if row.key == key), None)
-        self._connections = self._source.connections(view.by, key)
+        self._connections = self._source.connections(view.by, key, wish.rate_s)
         process = self._row.process if self._row is not None else None
         self._ancestors = self._source.ancestors(process) if process is not None else ()
         self._opened = wish.group, key

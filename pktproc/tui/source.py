@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pktproc.bandwidth.views import Connection, View
+from pktproc.bandwidth.views import Connections, View
 from pktproc.model import Process
 
 By = tuple[str, ...]
@@ -21,10 +21,10 @@ class Source(Protocol):
     def place(self) -> str:
         """Return where is captured: `any`, `eth0, wlan0 in web`."""
 
-    def view(self, by: By) -> View:
-        """Return all groups as of now."""
+    def view(self, by: By, rate_s: float) -> View:
+        """Return all groups as of now, with rates over the last `rate_s` as near as may be: the view says."""
 
-    def connections(self, by: By, key: tuple[str, ...]) -> tuple[Connection, ...]:
+    def connections(self, by: By, key: tuple[str, ...], rate_s: float) -> Connections:
         """Return the conversations of a group, ended ones as long as they are known one by one."""
 
     def ancestors(self, process: Process) -> tuple[Process, ...]:

@@ -80,3 +80,11 @@ def test_connections_are_counted_on_one_interface() -> None:
     book.add(block(seen))
     (row,) = book.view().rows
     assert (row.connections, row.total.sent_packets, row.total.received_packets) == (1, 1, 1)
+
+
+def test_a_copy_on_an_interface_that_nothing_was_seen_on_before_is_one_where_there_may_be_several() -> None:
+    """As of the first packets of a capture on all interfaces: the blocks know only those that had packets."""
+    book = Ledger(several_interfaces=True)
+    for seen in ([on(ETH0, DATA)], [on(BRIDGE, DATA, 1000)]):
+        book.add(block(seen, [ETH0]))
+    assert book.captured == Captured(len(DATA), 1, len(DATA), 1, 0)

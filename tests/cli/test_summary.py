@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,10 @@ from scapy.utils import wrpcap
 import pktproc
 from bed.evidence import pktproc as run
 from bed.evidence import tshark
+from pktproc.attribution.engine import Addresses
 from pktproc.errors import UsageError
+from pktproc.model import pack_address
+from snapshots.bench import HOME, OURS, THEIRS, Bench, at
 
 USAGE = 2
 
@@ -43,6 +47,7 @@ def test_a_file_without_names_adds_up(capture: Path) -> None:
     assert (row["reason"], row["passed_bytes"], row["passed_packets"]) == ("not-covered", whole, 101)
     assert row["connections"] == 3
     assert "101 packets counted" in done.stderr
+    assert "the file carries no processes: name its packets by a store (-s)" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -143,3 +148,26 @@ def test_a_summary_of_annotated_packets_adds_up_as_well() -> None:
     assert view.captured.packets > 0
     sums = [sum(values) for values in zip(*(row.total for row in view.rows), strict=True)]
     assert sums[0] + sums[1] - sums[5] + sums[6] == view.captured.bytes
+
+
+def test_units_are_known_of_a_file_by_what_was_recorded(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "day.db")
+    bench.host.spaces[HOME] = Addresses(local=frozenset([pack_address(OURS)]))
+    for port, unit in ((40000, "web.service"), (40001, "session-1.scope"), (40002, None)):
+        process = bench.host.start(f"program{port}")
+        bench.connect(bench.host.become(replace(process, unit=unit)), port=port)
+    bench.recorder.look()
+    bench.look()
+    bench.end()
+    packets = [
+        Ether() / IP(src=OURS, dst=THEIRS) / TCP(sport=port, dport=80, flags="PA") / bytes(size)
+        for port, size in ((40000, 100), (40001, 200), (40002, 400))
+    ]
+    for packet in packets:
+        packet.time = at(0.5) / 1e9
+    wrpcap(str(tmp_path / "a.pcap"), packets)
+    done = run("summary", tmp_path / "a.pcap", "-s", bench.path, "--by", "unit", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert "carries no processes" not in done.stderr
+    sent = {row.get("unit"): row["sent_bytes"] for row in json.loads(done.stdout)}
+    assert sent == {"web.service": 154, "session-1.scope": 254, None: 454}

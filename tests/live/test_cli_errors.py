@@ -42,6 +42,7 @@ def run_to_failure(namespace: Namespace, *arguments: object) -> tuple[int, list[
         (("--netns", "one", "--netns", "two", "--", "true"), "--netns"),
         (("-i", "left0", "--duration", "soon"), "soon"),
         (("-i", "left0", "--duration", "0"), "too short"),
+        (("-i", "left0", "-Z", "nosuch-user"), "no user 'nosuch-user' on this host: `getent passwd` lists them"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
 )

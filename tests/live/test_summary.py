@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from bed.evidence import pktproc
 from bed.namespaces import Namespace, NamespacePair
 from bed.program import Event, Program
 from bed.summary import Counters, Report, Summary, Tcpdump, all_acknowledged, bytes_by_end, counters, moved
+from pktproc import summary as pktproc_summary
 
 PRIMES = [1, 2, 997, 65_537, 1_299_709, 15_485_863]
 FIFTY = [15_013 + 2 * number for number in range(50)]
@@ -178,12 +181,65 @@ def test_the_kernel_s_counters_agree(quiet: NamespacePair, segments: int) -> Non
     assert (moved(row), row["local_sent_bytes"]) == (2 * sum(counted), sum(counted))
 
 
+VLAN, VLAN_TAG_BYTES = 7, 4
+TAGGED = "10.77.7.1", "10.77.7.2"
+
+
+@pytest.fixture
+def tagged(quiet: NamespacePair) -> Iterator[NamespacePair]:
+    """A quiet pair whose ends have an interface of a VLAN each, and addresses on that alone."""
+    sides, addresses = (quiet.left, quiet.right), TAGGED
+    with ExitStack() as opened:
+        for side, own, other, there in zip(sides, addresses, sides[::-1], addresses[::-1], strict=True):
+            name = vlan_of(side)
+            side.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+            opened.enter_context(Program("vlan_tap", side.interface, name, VLAN, namespace=side).ready())
+            side.run("ip", "link", "set", name, "address", side.mac, "up")
+            side.run("ip", "address", "flush", "dev", side.interface)
+            side.run("ip", "address", "add", f"{own}/24", "dev", name)
+            side.run("ip", "neigh", "replace", there, "lladdr", other.mac, "dev", name, "nud", "permanent")
+        yield quiet
+
+
+def vlan_of(side: Namespace) -> str:
+    return f"{side.interface}.{VLAN}"
+
+
+def test_the_kernel_s_counters_of_a_vlan_and_its_parent_agree(tagged: NamespacePair) -> None:
+    left, (_, there) = tagged.left, TAGGED
+    parent, vlan = left.interface, vlan_of(left)
+    with Program("sink", there, 9008, namespace=tagged.right).ready():
+        before = {name: counters(left, name) for name in (parent, vlan)}
+        with (
+            Summary("--by", "interface", "--per-interface", on=[left], interface="any") as each,
+            Summary("--by", "interface", on=[left], interface="any") as once,
+            Summary("--by", "interface", on=[left], interface=vlan) as of_vlan,
+            Program("senders", there, 9008, *PRIMES[:5], namespace=left) as senders,
+        ):
+            senders.expect("sent", 5)
+            reports = each.stop(), once.stop(), of_vlan.stop()
+            after = {name: counters(left, name) for name in (parent, vlan)}
+    kernel = {name: sum(after[name]) - sum(before[name]) for name in before}
+    counted_each, counted_once, counted_vlan = ({row["interface"]: row for row in one.rows} for one in reports)
+    # Each packet has its other end on this host, so it was both sent and received.
+    assert {name: row["sent_bytes"] for name, row in counted_each.items()} == kernel
+    assert {name: row["sent_bytes"] for name, row in counted_vlan.items()} == {vlan: kernel[vlan]}
+    packets = counted_vlan[vlan]["sent_packets"]
+    assert kernel[parent] == kernel[vlan] + VLAN_TAG_BYTES * packets
+    # A packet counts on the interface that it passes first: what is sent is not tagged yet, what comes still is.
+    assert sum(row["sent_packets"] for row in counted_once.values()) == packets
+    assert f"{packets} packets seen again on another interface" in reports[1].talk
+
+
 def test_a_packet_that_crosses_a_bridge_counts_once(tmp_path: Path) -> None:
     """Two namespaces, each with a veth end in a third one's bridge, captured there on `any`."""
     with NamespacePair() as middle:
         hub, other = middle.left, middle.right
         hub.run("ip", "link", "add", "hub0", "type", "bridge")
         hub.run("ip", "link", "set", "hub0", "up")
+        numbers = [
+            json.loads(hub.run("ip", "-j", "link", "show", name))[0]["ifindex"] for name in ("hub0", hub.interface)
+        ]
         hub.run("ip", "link", "set", hub.interface, "master", "hub0")
         near, far = "10.77.9.1", "10.77.9.2"  # of no other namespace
         for side, address, interface in ((hub, near, "hub0"), (other, far, other.interface)):
@@ -192,6 +248,7 @@ def test_a_packet_that_crosses_a_bridge_counts_once(tmp_path: Path) -> None:
         with (
             Program("sink", near, 9006, namespace=hub).ready() as sink,
             Tcpdump(tmp_path / "a.pcap", hub, "port 9006") as dump,
+            Tcpdump(tmp_path / "any.pcap", hub, "port 9006", interface="any") as dump_any,
             Summary("port 9006", on=[hub], interface="any") as once,
             Summary("--per-interface", "port 9006", on=[hub], interface="any") as each,
             Program("senders", near, 9006, *PRIMES, namespace=other) as senders,
@@ -199,9 +256,18 @@ def test_a_packet_that_crosses_a_bridge_counts_once(tmp_path: Path) -> None:
             told = senders.expect("sent", len(PRIMES))
             counted_once, counted_each = once.stop(), each.stop()
             dump.stop()
+            dump_any.stop()
     check(counted_once, tmp_path / "a.pcap", ends("tcp", told) | {("tcp", near, 9006): sink.pid})
     assert counted_each.captured() == 2 * counted_once.captured()
     assert "seen again on another interface" in counted_once.talk
+    of_file = pktproc_summary(tmp_path / "any.pcap", by="interface", layer="ip")
+    of_interface = pktproc_summary(tmp_path / "a.pcap", layer="ip")
+    assert of_file.captured.bytes == of_interface.captured.bytes
+    assert of_file.captured.packets == of_file.captured.duplicate_packets == of_interface.captured.packets
+    apart = pktproc_summary(tmp_path / "any.pcap", by="interface", layer="ip", per_interface=True)
+    assert {row.key: row.total.passed_bytes for row in apart.rows} == {
+        (f"if{number}",): of_interface.captured.bytes for number in numbers
+    }
 
 
 def test_both_ends_of_a_veth_pair_count_once(left: Namespace, right: Namespace, tmp_path: Path) -> None:
@@ -222,6 +288,6 @@ def test_both_ends_of_a_veth_pair_count_once(left: Namespace, right: Namespace, 
 def test_a_run_ends_by_itself_and_says_how_it_adds_up(left: Namespace) -> None:
     done = pktproc("summary", "--netns", left.name, "-i", "lo", "--duration", "300ms")
     assert done.returncode == 0, done.stderr
-    assert "0 packets, 0 B in 0." in done.stdout
+    assert "0 packets, 0 B in 0.3" in done.stdout
     assert "0 B = 0 sent + 0 received" in done.stdout
     assert "0 packets received by filter" in done.stderr

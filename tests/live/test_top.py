@@ -18,9 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from bed.namespaces import Namespace
+from bed.namespaces import Namespace, NamespacePair
 from bed.program import Command
 from bed.sniff import pktproc_command
+from live.test_record import epoch
+from pktproc.bandwidth.ledger import LAG_NS
 from tui.tmux import Tmux
 
 pytestmark = pytest.mark.timeout(180)
@@ -111,6 +113,10 @@ def figure(terminal: Tmux, name: str, title: str) -> float:
     return float(number) * _SI[unit]
 
 
+def wait_for_words(terminal: Tmux, *words: str) -> None:
+    terminal.until(lambda: all(word in terminal.text for word in words))
+
+
 def test_two_downloads_are_shown_at_once_with_the_right_rates(
     left: Namespace, right: Namespace, tmp_path: Path
 ) -> None:
@@ -160,6 +166,16 @@ def test_the_terminal_is_restored_after_a_signal(left: Namespace, tmp_path: Path
     assert (tmp_path / "before").read_text() == (tmp_path / "after").read_text()
 
 
+def test_the_terminal_is_restored_after_a_failure(tmp_path: Path) -> None:
+    with NamespacePair() as pair, Tmux() as terminal:
+        terminal.enter(f"stty -a > {tmp_path}/before; {top_line(pair.left)}; echo exit $?; stty -a > {tmp_path}/after")
+        terminal.until(lambda: "no traffic so far" in terminal.text or "Captured" in terminal.text)
+        pair.left.run("ip", "link", "del", pair.left.interface)
+        terminal.until(lambda: "exit 1" in terminal.text and terminal.text.rstrip().endswith("ready>"))
+        assert f"pktproc: interface {pair.left.interface} disappeared" in terminal.lines
+    assert (tmp_path / "before").read_text() == (tmp_path / "after").read_text()
+
+
 def test_batches_add_up(left: Namespace, right: Namespace) -> None:
     options = ["top", "--netns", left.name, "-i", left.interface, "--batch", "-n", "3", "-d", "0.5", "--format"]
     with servers(right), downloads(left, right) as pids, Command(pktproc_command(*options, "json")) as batch:
@@ -175,6 +191,41 @@ def test_batches_add_up(left: Namespace, right: Namespace) -> None:
     for name, pid in pids.items():
         assert named[name]["process"]["pid"] == pid
         assert named[name]["received_bytes"] > 0.5 * RATES[name]
+
+
+def test_rates_of_a_batch_are_of_what_came_since_the_view_before(
+    left: Namespace, right: Namespace, tmp_path: Path
+) -> None:
+    """Views of a second each, against what tcpdump saw in just these seconds."""
+    capture = tmp_path / "truth.pcap"
+    options = ["top", "--netns", left.name, "-i", left.interface, "--batch", "-n", "3", "-d", "1", "--format", "json"]
+    with servers(right), downloads(left, right), tcpdump(left, capture):
+        with Command(pktproc_command(*options)) as batch:
+            assert batch.finish() == 0, batch.describe()
+        views = [json.loads(line) for line in batch.stdout.so_far()]
+    ends = []
+    for view in views:
+        begin = epoch(view["@timestamp"]) - view["elapsed_s"]
+        ends.append(int(view["elapsed_s"] - LAG_NS / 1e9))
+        assert view["rate_s"] == 1
+        named = {row["process"]["name"]: row for row in view["rows"] if "process" in row}
+        for name, port in PORTS.items():
+            truth = received(capture, port, begin + ends[-1] - 1, begin + ends[-1])
+            # A packet of 10 ms more or less at either end: the beginning is told in milliseconds.
+            assert named[name]["rate_per_second"]["received_bytes"] == pytest.approx(truth, rel=0.03)
+    assert ends == [1, 2, 3]
+
+
+def test_rates_follow_the_keys_that_change_how_often_is_looked(left: Namespace, right: Namespace) -> None:
+    with servers(right), downloads(left, right), Tmux(120, 30) as terminal:
+        terminal.enter(top_line(left, "--units", "si"))
+        for key, seconds in (("", 1), ("+", 2), ("+", 5), ("-", 2), ("-", 1), ("-", 0.5)):
+            if key:
+                terminal.press(key)
+            # No less than an interval, which is that of -d.
+            wait_for_words(terminal, f"every {seconds:g} s", f"over {max(seconds, 1)} s")
+            terminal.until(lambda: figure(terminal, "curl", "Recv/s") == pytest.approx(RATES["curl"], rel=0.05))
+        terminal.press("q")
 
 
 def test_batches_as_csv_have_one_header_and_the_time(left: Namespace, right: Namespace) -> None:

@@ -33,7 +33,8 @@ class Source:
     def _view(self) -> View:
         captured = Captured(bytes=900, packets=9, duplicate_bytes=7, duplicate_packets=1, dropped_packets=2)
         return View(
-            time_ns=0, elapsed_s=1, interval_s=1, by=BY, layer="wire", rows=tuple(self.rows), captured=captured,
+            time_ns=0, elapsed_s=1, interval_s=1, rate_s=1, by=BY, layer="wire", rows=tuple(self.rows),
+            groups=len(self.rows), captured=captured,
             engine="netlink",
         )  # fmt: skip
 

@@ -52,6 +52,20 @@ def test_a_table_holds_no_escape_sequence_unless_it_is_for_a_terminal() -> None:
     assert "\x1b[31m" not in coloured
 
 
+def test_rates_of_now_are_shown_where_they_are_wanted_and_told_to_programs() -> None:
+    view, _ = usage()
+    assert "Sent/s" not in table(view, width=UNLIMITED, units="iec")
+    titles, _, first, *_ = table(view, width=UNLIMITED, units="si", rates=True).splitlines()
+    assert titles.split()[:5] == ["Process", "Sent/s", "Recv/s", "Sent", "Received"]
+    assert first.split()[1:5] == ["5.00", "MB", "54", "B"]  # the fifth second of curl
+    narrow = table(view, width=40, units="si", rates=True)
+    assert "Sent/s" not in narrow
+    assert "Recv/s" not in narrow
+    rows = list(csv.reader(io.StringIO(csv_report(view))))
+    assert rows[0][-2:] == ["rate_sent_bytes_per_second", "rate_received_bytes_per_second"]
+    assert rows[1][-2:] == ["5000015.000", "54.000"]
+
+
 def test_the_rest_is_one_row_and_all_adds_up() -> None:
     view, series = usage(most=2)
     assert [row.key for row in view.rows][-1] == ("others",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from pktproc.bandwidth.views import Amount, Captured, Connection, Row, View
+from pktproc.bandwidth.views import Amount, Captured, Connection, Connections, Row, View
 from pktproc.model import Process, Reason, pack_address
 
 NOW_NS = 1_790_000_000_000_000_000
@@ -76,7 +76,13 @@ ROWS = (
 )
 
 
-def view(rows: tuple[Row, ...] = ROWS, by: tuple[str, ...] = ("process",), notes: tuple[str, ...] = ()) -> View:
+def view(
+    rows: tuple[Row, ...] = ROWS,
+    by: tuple[str, ...] = ("process",),
+    notes: tuple[str, ...] = (),
+    rate_s: float = 1,
+    groups: int = 0,
+) -> View:
     captured = sum(
         one.total.sent_bytes + one.total.received_bytes - one.total.local_received_bytes + one.total.passed_bytes
         for one in rows
@@ -85,9 +91,11 @@ def view(rows: tuple[Row, ...] = ROWS, by: tuple[str, ...] = ("process",), notes
         time_ns=NOW_NS,
         elapsed_s=83.4 if rows else 0,
         interval_s=1,
+        rate_s=rate_s,
         by=by,
         layer="wire",
         rows=rows,
+        groups=groups or len(rows),
         captured=Captured(int(captured), int(captured) // 900),
         engine="netlink",
         notes=notes,
@@ -153,6 +161,9 @@ class FrozenSource:
     rows: tuple[Row, ...] = ROWS
     shown: tuple[Connection, ...] = CONNECTIONS
     notes: tuple[str, ...] = ()
+    groups: int = 0
+    connection_count: int = 0
+    folded: int = 0
     place: str = "eth0, wlan0"
     tell: Callable[[int], tuple[Row, ...]] | None = None
     error: Exception | None = None
@@ -161,17 +172,17 @@ class FrozenSource:
     opened: list[tuple[str, ...]] = field(default_factory=list)
     resets: int = 0
 
-    def view(self, by: tuple[str, ...]) -> View:
+    def view(self, by: tuple[str, ...], rate_s: float) -> View:
         self.asked.append(by)
         if self.error is not None:
             raise self.error
         rows = self.rows if self.tell is None else self.tell(self.resets)
-        return view(rows if by == ("process",) else renamed(rows, by[0]), by, self.notes)
+        return view(rows if by == ("process",) else renamed(rows, by[0]), by, self.notes, rate_s, self.groups)
 
-    def connections(self, by: tuple[str, ...], key: tuple[str, ...]) -> tuple[Connection, ...]:
-        del by
+    def connections(self, by: tuple[str, ...], key: tuple[str, ...], rate_s: float) -> Connections:
+        del by, rate_s
         self.opened.append(key)
-        return self.shown
+        return Connections(self.shown, self.connection_count or len(self.shown), self.folded)
 
     def ancestors(self, process: Process) -> tuple[Process, ...]:
         del process

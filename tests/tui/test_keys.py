@@ -334,3 +334,42 @@ def test_names_can_be_switched_off() -> None:
         await screen.until(lambda: "example.org:443" in "\n".join(screen.lines))
 
     check(body)
+
+
+def test_rates_are_of_the_time_between_two_looks_and_the_screen_says_so() -> None:
+    async def body(screen: Screen) -> None:
+        assert "over 60 s" in screen.head
+        await screen.press("minus")
+        await screen.until(lambda: "every 30 s" in screen.head and "over 30 s" in screen.head)
+        await screen.press("minus", "minus", "plus")
+        await screen.until(lambda: "every 10 s" in screen.head and "over 10 s" in screen.head)
+        await screen.press("enter")
+        await screen.until(lambda: "over 10 s" in screen.head and "by process" not in screen.head)
+
+    check(body)
+
+
+def test_a_table_that_is_cut_says_so() -> None:
+    """The source tells six rows, the last of them for all that it leaves out; and three of 5,000 conversations."""
+    source = FrozenSource(groups=7_006, connection_count=5_000, folded=1_234)
+
+    async def body(screen: Screen) -> None:
+        assert "the 7,001 that moved least are one line, others" in screen.head
+        await screen.press("slash", *"fire", "enter")
+        await screen.until(lambda: "1 of 6 lines; the 7,001 that moved least" in screen.head)
+        await screen.press("enter")
+        await screen.until(
+            lambda: "4,997 that moved less are left out; 1,234 ended ones are joined by remote end" in screen.head
+        )
+
+    check(body, source)
+
+
+def test_a_table_that_is_whole_says_nothing() -> None:
+    async def body(screen: Screen) -> None:
+        await screen.press("enter")
+        await screen.until(lambda: "curl[4711]" in screen.head)
+        assert "left out" not in screen.head
+        assert "joined" not in screen.head
+
+    check(body)

@@ -57,9 +57,9 @@ class LargeSource(FrozenSource):
 
     looks: list[tuple[Row, ...]] = field(default_factory=lambda: [many_rows(shift) for shift in range(3)])
 
-    def view(self, by: tuple[str, ...]) -> View:
+    def view(self, by: tuple[str, ...], rate_s: float) -> View:
         self.rows = self.looks[len(self.asked) % len(self.looks)]
-        return super().view(by)
+        return super().view(by, rate_s)
 
 
 @pytest.mark.parametrize("opened", [False, True], ids=["list", "page"])

@@ -15,9 +15,9 @@ from tui.frozen import FrozenSource, ROWS
 from tui.screen import written_names
 
 class Source(FrozenSource):
-    def view(self, by):
+    def view(self, by, rate_s):
         {view}
-        return super().view(by)
+        return super().view(by, rate_s)
 
 error = TopApp(Source(), names=written_names(), refresh_s={refresh}).run()
 print("ENDED", type(error).__name__, error)
@@ -95,7 +95,7 @@ def test_a_source_that_hangs_holds_neither_keys_nor_the_end_up() -> None:
 
 def test_a_mistake_in_the_screen_itself() -> None:
     """A view that breaks its contract: drawing it fails in the midst of the screen."""
-    broken = "return __import__('dataclasses').replace(super().view(by), notes=(None,))"
+    broken = "return __import__('dataclasses').replace(super().view(by, rate_s), notes=(None,))"
     with Terminal(body(broken)) as terminal:
         terminal.ended()
         assert b"Traceback" in terminal.output
@@ -110,7 +110,7 @@ def test_a_terminal_that_is_closed_ends_the_program() -> None:
 
 
 def test_no_color_is_respected() -> None:
-    with Terminal(body("return __import__('dataclasses').replace(super().view(by), notes=('a note',))"),
+    with Terminal(body("return __import__('dataclasses').replace(super().view(by, rate_s), notes=('a note',))"),
                   NO_COLOR="1") as terminal:  # fmt: skip
         terminal.until(lambda: b"a note" in terminal.output)
         terminal.press("q")
