@@ -46,6 +46,10 @@ class _Known:
     until_ns: int
     connections: list[Span]
 
+    def void(self) -> None:
+        """Be good for no time any more."""
+        self.until_ns = self.from_ns
+
 
 class ReplayAttributor:
     """Name the ends of blocks of recorded packets.
@@ -65,6 +69,7 @@ class ReplayAttributor:
         self._read_ns = _LONG_AGO
         self.skew = SkewGauge()
         self._flows: dict[Flow, _Known] = {}
+        self._by_key: dict[bytes, _Known] = {}
         self._between: dict[Pair, set[Flow]] = {}
 
     def attribute(self, batch: PacketBatch) -> AttributedBatch:
@@ -88,11 +93,12 @@ class ReplayAttributor:
         time_ns = batch.time_ns + self._skew_ns
         self._read_ns = max(self._read_ns, int(time_ns.max()))
         if not table.syn.any():
-            return self._fill(attributed, time_ns)
+            return self._fill(attributed, time_ns, table.keys)
         for pair in self._eras.note(time_ns, batch, columns, table):
             for flow in self._between.pop(pair, ()):
-                self._flows.pop(flow, None)
-        attributed = self._fill(attributed, time_ns)
+                if flow in self._flows:
+                    self._flows.pop(flow).void()
+        attributed = self._fill(attributed, time_ns, table.keys)
         for position in np.flatnonzero(table.syn).tolist():
             self._compare_clocks(table.flows[position])
         return attributed
@@ -103,25 +109,30 @@ class ReplayAttributor:
         if known and len(begins) == 1 == len(known.connections):
             self.skew.note(begins[0][0], known.connections[0])
 
-    def _fill(self, attributed: AttributedBatch, time_ns: Column) -> AttributedBatch:
+    def _fill(self, attributed: AttributedBatch, time_ns: Column, keys: Sequence[bytes]) -> AttributedBatch:
         first_ns, last_ns = int(time_ns.min()), int(time_ns.max())
-        source, destination, look_up = attributed.source, attributed.destination, self._flows.get
+        source, destination = attributed.source, attributed.destination
         changing: list[int] = []
-        for position, flow in enumerate(attributed.flows):
-            known = look_up(flow)
+        for position, known in enumerate(map(self._by_key.get, keys)):
+            if known is None:
+                known = self._flows.get(attributed.flows[position])  # noqa: PLW2901 - the slower way to the same
             if known is not None and known.from_ns <= first_ns and last_ns < known.until_ns:
                 source[position], destination[position] = known.source, known.destination
             else:
                 changing.append(position)
         if changing:
             attributed = self._split(attributed, changing, time_ns)
+            self._by_key |= {keys[position]: self._flows[attributed.flows[position]] for position in changing}
+            self._by_key.pop(b"", None)
         self._give_resets_to_the_kernel(attributed)
         while len(self._flows) > MAX_KNOWN_FLOWS:
             self._forget(next(iter(self._flows)))
+        if len(self._by_key) > MAX_KNOWN_FLOWS:
+            self._by_key.clear()
         return attributed
 
     def _forget(self, flow: Flow) -> None:
-        del self._flows[flow]
+        self._flows.pop(flow).void()
         pair = pair_of(flow.quoted or flow)
         flows = self._between.get(pair)
         if flows is not None:

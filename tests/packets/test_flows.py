@@ -152,6 +152,18 @@ def test_packets_of_a_file_have_the_flow_of_their_columns(name: str) -> None:
     assert len(set(table.flows)) == len(table.flows)
 
 
+def test_the_keys_of_flows_are_alike_in_all_blocks_just_where_the_flows_are() -> None:
+    rng = random.Random(3)
+    tables = [flows_of(traffic(rng, 300)[0]) for _ in range(5)]
+    keys = {flow: key for table in tables for flow, key in zip(table.flows, table.keys, strict=True)}
+    for table in tables:
+        for flow, key in zip(table.flows, table.keys, strict=True):
+            assert key == keys[flow]
+            assert (key == b"") == (flow.quoted is not None)
+    plain = [key for flow, key in keys.items() if flow.quoted is None]
+    assert len(set(plain)) == len(plain) > 20
+
+
 def test_an_empty_block_has_no_flows() -> None:
     table = flows_of(pack([], 1))
     assert (table.flows, table.flow_of.tolist(), table.first.tolist(), table.syn.tolist()) == ([], [], [], [])
