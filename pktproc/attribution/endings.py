@@ -19,6 +19,9 @@ PAST_TTL_NS = 90 * NS_PER_S
 # Notices overtake packets that wait in a block of the capture, and the walk may be behind by some blocks.
 RECENT_NS = 50 * NS_PER_MS
 
+# Of the end of a process and of its sockets is heard in either order, a moment apart.
+TOGETHER_NS = 20 * NS_PER_MS
+
 
 class Exit(NamedTuple):
     """The end of a process, which happened shortly before it was heard of at `heard_ns` (monotonic)."""
@@ -31,14 +34,16 @@ class Endings:
     """Remember the sockets and processes that ended; `clock` returns monotonic nanoseconds."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
-        self._ended: TTLCache[SocketId, bool] = TTLCache(MAX_ENDED, PAST_TTL_NS, timer=clock)
+        self._clock = clock
+        self._ended: TTLCache[SocketId, int] = TTLCache(MAX_ENDED, PAST_TTL_NS, timer=clock)
         self._exits: TTLCache[ProcessId, int] = TTLCache(MAX_ENDED, PAST_TTL_NS, timer=clock)
         self._recent: TTLCache[Ends, frozenset[SocketId]] = TTLCache(MAX_ENDED, RECENT_NS, timer=clock)
 
     def note(self, sockets: Iterable[Socket]) -> None:
         """Take note of sockets that ended."""
+        now = self._clock()
         for socket in sockets:
-            self._ended[socket.id] = True
+            self._ended[socket.id] = now
             ends = ends_of(socket)
             self._recent[ends] = self._recent.get(ends, frozenset()) | {socket.id}
 
@@ -49,6 +54,16 @@ class Endings:
     def recent(self, ends: Ends) -> frozenset[SocketId]:
         """Return the sockets with these ends that ended within the last 50 ms."""
         return self._recent.get(ends, frozenset())
+
+    def at_once(self, process: ProcessId, sockets: Iterable[SocketId]) -> bool:
+        """Say whether a process and a socket ended together, so that it was among those who held it to the end.
+
+        The kernel closes files on the way to the end of a process (do_exit in kernel/exit.c).
+        """
+        exit_ns = self.exit_ns(process)
+        return exit_ns is not None and any(
+            abs(self._ended.get(socket, 0) - exit_ns) <= TOGETHER_NS for socket in sockets
+        )
 
     def note_exit(self, ended: Exit) -> None:
         """Take note of a process that ended; what is heard again does not make it later."""

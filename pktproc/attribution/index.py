@@ -16,7 +16,7 @@ from pktproc.attribution.absence import Absence
 from pktproc.attribution.answers import Answer
 from pktproc.attribution.endings import NS_PER_MS, RECENT_NS, Endings, Exit
 from pktproc.attribution.engine import Ends, Engine, Query, asked_ends, both_ways, ends_of, possible_ends
-from pktproc.attribution.lifetimes import MAX_NEGATIVE_TTL_NS, MIN_TTL_NS, longest_ttl_ns
+from pktproc.attribution.lifetimes import MAX_NEGATIVE_TTL_NS, MAX_TTL_NS, MIN_TTL_NS, longest_ttl_ns
 from pktproc.attribution.lookahead import Sighting
 from pktproc.attribution.matching import Selection, accepted
 from pktproc.attribution.owners import Owners
@@ -249,14 +249,15 @@ class ConnectionIndex:
         if exit_ns and self._clock() - exit_ns > 2 * RECENT_NS:
             return False
         known_ns = HELD_NS if gone else RECENT_NS
-        return self._engine.hears_ends and gone <= set(previous.sockets) and former_ns <= known_ns
+        held = former_ns <= known_ns or self.endings.at_once(former.process.id, gone)
+        return self._engine.hears_ends and gone <= set(previous.sockets) and held
 
     def _closes_now(self, query: Query, selection: Selection, previous: Answer) -> bool:
         """Say whether a socket may have lost its last holder while it was looked at; the next look will tell."""
         age_ns = self._clock() - previous.confirmed_ns
         if selection.sockets or query.protocol not in DATAGRAM or not self._engine.hears_ends:
             return age_ns < RECENT_NS and any(s.inode and s.id in previous.sockets for s in selection.sockets)
-        return age_ns < HELD_NS and not any(map(self.endings.has_ended, previous.sockets))
+        return age_ns < MAX_TTL_NS + HELD_NS and not any(map(self.endings.has_ended, previous.sockets))
 
     def _changed_hands(self, selection: Selection, attribution: Attribution) -> bool:
         """Say whether a block may hold packets of an ended socket and of a successor of another owner."""

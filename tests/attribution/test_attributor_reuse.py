@@ -6,8 +6,9 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Packet
 
-from attribution.host import Clock, Host
+from attribution.host import NS_PER_MS, Clock, Host
 from attribution.traffic import OURS, THEIRS, Ends, Walk, ends_of
+from pktproc.attribution.endings import Exit
 from pktproc.attribution.lookahead import LookAhead, still_theirs
 from pktproc.model import PacketType, Process, Protocol
 from pktproc.packets.decode import decode
@@ -206,6 +207,33 @@ def test_a_datagram_of_who_came_and_went_is_not_the_former_owners_before_the_not
         walk.attributor.index.drain()
         walk.later(attributed, 5)
     assert local(ends_of(attributed)[0]) in {second, None}
+
+
+@pytest.mark.parametrize("notice_ms", [0, 15])
+@pytest.mark.parametrize(("exits", "names"), [(True, True), (False, False)])
+def test_the_last_datagrams_of_a_process_are_its_own_however_long_ago_it_was_looked_at(
+    walk: Walk, exits: bool, names: bool, notice_ms: float
+) -> None:
+    """A socket that ends with its process was held by it all the time; else it may have been handed on since."""
+    first = walk.host.start("first")
+    socket = walk.host.open(first, CLIENT, SERVER, protocol=Protocol.UDP)
+    for _ in range(30):
+        assert local(walk.see(datagram())[0]) == first
+        walk.clock.advance(200)
+    walk.clock.advance(1500)
+    block = walk.block([datagram()])
+    walk.host.notice_ms = notice_ms
+    if exits:
+        walk.host.end(first)
+        walk.attributor.learn((), [Exit(first.id, walk.clock() + NS_PER_MS)])
+    else:
+        walk.host.close(socket)
+    walk.clock.advance(2)
+    attributed = walk.attributor.attribute(block)
+    for _ in range(10):
+        walk.attributor.index.drain()
+        walk.later(attributed, 5)
+    assert (local(ends_of(attributed)[0]) == first) is names
 
 
 @pytest.mark.parametrize("block_first", [True, False])
