@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from cachetools import TTLCache
-
 from pktproc.attribution.engine import Ends, ends_of
+from pktproc.attribution.recent import Recent
 from pktproc.model import ProcessId, Socket, SocketId
 
 NS_PER_MS = 1_000_000
@@ -35,9 +34,9 @@ class Endings:
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
-        self._ended: TTLCache[SocketId, int] = TTLCache(MAX_ENDED, PAST_TTL_NS, timer=clock)
-        self._exits: TTLCache[ProcessId, int] = TTLCache(MAX_ENDED, PAST_TTL_NS, timer=clock)
-        self._recent: TTLCache[Ends, frozenset[SocketId]] = TTLCache(MAX_ENDED, RECENT_NS, timer=clock)
+        self._ended: Recent[SocketId, int] = Recent(MAX_ENDED, PAST_TTL_NS, clock)
+        self._exits: Recent[ProcessId, int] = Recent(MAX_ENDED, PAST_TTL_NS, clock)
+        self._recent: Recent[Ends, frozenset[SocketId]] = Recent(MAX_ENDED, RECENT_NS, clock)
 
     def note(self, sockets: Iterable[Socket]) -> None:
         """Take note of sockets that ended."""
@@ -45,7 +44,7 @@ class Endings:
         for socket in sockets:
             self._ended[socket.id] = now
             ends = ends_of(socket)
-            self._recent[ends] = self._recent.get(ends, frozenset()) | {socket.id}
+            self._recent[ends] = self.recent(ends) | {socket.id}
 
     def has_ended(self, socket: SocketId) -> bool:
         """Say whether the end of a socket was heard of, within the last 90 s."""
@@ -53,7 +52,7 @@ class Endings:
 
     def recent(self, ends: Ends) -> frozenset[SocketId]:
         """Return the sockets with these ends that ended within the last 50 ms."""
-        return self._recent.get(ends, frozenset())
+        return self._recent.get(ends) or frozenset()
 
     def at_once(self, process: ProcessId, sockets: Iterable[SocketId]) -> bool:
         """Say whether a process and a socket ended together, so that it was among those who held it to the end.
@@ -62,12 +61,13 @@ class Endings:
         """
         exit_ns = self.exit_ns(process)
         return exit_ns is not None and any(
-            abs(self._ended.get(socket, 0) - exit_ns) <= TOGETHER_NS for socket in sockets
+            abs((self._ended.get(socket) or 0) - exit_ns) <= TOGETHER_NS for socket in sockets
         )
 
     def note_exit(self, ended: Exit) -> None:
         """Take note of a process that ended; what is heard again does not make it later."""
-        self._exits.setdefault(ended.process, ended.heard_ns)
+        if ended.process not in self._exits:
+            self._exits[ended.process] = ended.heard_ns
 
     def exit_ns(self, process: ProcessId) -> int | None:
         """Return when the end of a process was heard of, None if it was not."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from cachetools import LRUCache, TLRUCache
+from cachetools import LRUCache
 
 from pktproc.attribution.absence import Absence
 from pktproc.attribution.answers import Answer
@@ -51,9 +51,7 @@ class ConnectionIndex:
         self._engine = engine
         self._clock = clock
         self.owners = Owners(engine, clock)
-        self._answers: TLRUCache[Query, Answer] = TLRUCache(
-            MAX_ANSWERS, ttu=lambda _, answer, now: max(now, answer.until_ns), timer=clock
-        )
+        self._answers: LRUCache[Query, Answer] = LRUCache(MAX_ANSWERS)
         self._previous: LRUCache[Ends, Answer] = LRUCache(MAX_PAST)
         self._successions = Successions(clock, wall_clock)
         self.endings = Endings(clock)
@@ -156,9 +154,8 @@ class ConnectionIndex:
             del self._previous[asked_ends(query)]
 
     def _cached(self, query: Query) -> Answer | None:
-        try:
-            answer = self._answers[query]
-        except KeyError:
+        answer = self._answers.get(query)
+        if answer is None or answer.until_ns <= self._clock():
             return None
         # The last packets of a TCP connection come after its socket ended; a UDP port may have a new owner at once.
         if query.protocol in DATAGRAM and any(self.endings.has_ended(socket) for socket in answer.sockets):

@@ -11,6 +11,7 @@ from pktproc.attribution.endings import PAST_TTL_NS
 from pktproc.attribution.engine import Engine, Holdings, Query
 from pktproc.attribution.matching import TCP_LISTEN, Selection
 from pktproc.attribution.ownership import HolderIndex
+from pktproc.attribution.recent import Recent
 from pktproc.model import Attribution, Match, Process, ProcessId, Protocol, Reason, Socket, SocketId
 
 MAX_PAST = 1 << 15
@@ -28,7 +29,7 @@ class Owners:
     def __init__(self, engine: Engine, clock: Callable[[], int]) -> None:
         self._engine = engine
         self._holders = HolderIndex(engine, clock)
-        self._last: TTLCache[SocketId, tuple[Process, ...]] = TTLCache(MAX_PAST, PAST_TTL_NS, timer=clock)
+        self._last: Recent[SocketId, tuple[Process, ...]] = Recent(MAX_PAST, PAST_TTL_NS, clock)
         self._could_inject: TTLCache[int, tuple[Process, ...]] = TTLCache(MAX_USERS, INJECTORS_TTL_NS, timer=clock)
         self._users: LRUCache[tuple[int, int, int], dict[ProcessId, Process]] = LRUCache(MAX_PAST)
 
@@ -66,7 +67,7 @@ class Owners:
 
     def last(self, socket: SocketId) -> tuple[Process, ...]:
         """Return who was last known to hold a socket."""
-        return self._last.get(socket, ())
+        return self._last.get(socket) or ()
 
     def note_user(self, netns: int, protocol: int, port: int, process: Process) -> None:
         """Take note of who uses a port: it is likely to hold the next connection there too."""
@@ -156,7 +157,7 @@ class Owners:
     def _owners_of(self, socket: Socket) -> tuple[Process, ...]:
         """Return who holds a socket now, or who held it last if no file holds it any more."""
         if not socket.inode:
-            return self._last.get(socket.id, ())
+            return self.last(socket.id)
         held = self._holders.known(socket.inode)
         if held:
             self._last[socket.id] = held
