@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from pktproc.model import Attribution, Flow, SocketId
 from pktproc.packets.batch import Column, PacketBatch
 from pktproc.packets.columns import Columns
+from pktproc.packets.headers import TCP_RST
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,17 @@ class AttributedBatch:
     source: list[Attribution | None]
     destination: list[Attribution | None]
     pending: set[int] = field(default_factory=set)
+
+
+def only_resets(attributed: AttributedBatch) -> frozenset[int]:
+    """Return which flows of a block are nothing but RSTs, by their index."""
+    flow_of = attributed.flow_of
+    resets = flow_of[(attributed.columns.tcp_flags & TCP_RST) != 0]
+    if not len(resets):
+        return frozenset()
+    flows = len(attributed.source)
+    only = np.bincount(resets, minlength=flows) == np.bincount(flow_of, minlength=flows)
+    return frozenset(np.flatnonzero(only).tolist())
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pktproc.attribution.answers import Answer, AttributedBatch
+from pktproc.attribution.answers import Answer, AttributedBatch, only_resets
 from pktproc.attribution.clocks import monotonic_offset_ns
 from pktproc.attribution.endings import Exit
 from pktproc.attribution.ends import FORWARDED, NOT_IP, destination_end, sent_by_kernel, source_end
@@ -187,6 +187,7 @@ class BatchAttributor:
         first_ns = (attributed.batch.time_ns[first] + offset_ns).tolist()
         opened, mixed = _opened(ends, begun, offset_ns)
         reset = _reset(attributed, asked, offset_ns)
+        resets = only_resets(attributed)
         queries = [query for query, _ in asked]
         found_answers: list[Answer]
         if self._witnessed:
@@ -206,19 +207,13 @@ class BatchAttributor:
                     found.append(answer.attribution)
                 else:
                     found.append(end)
-            source, destination = self._sender(attributed, position, flow, found[0]), found[1]
+            source, destination = found
+            if source is not None:
+                source = sent_by_kernel(flow, source, only_resets=position in resets)
             attributed.source[position], attributed.destination[position] = source, destination
             final = (source is None or source.final) and (destination is None or destination.final)
             (attributed.pending.discard if final else attributed.pending.add)(position)
             self._known[flow] = _Known(source, destination, final, until_ns, self.index.staleness.now)
-
-    def _sender(
-        self, attributed: AttributedBatch, position: int, flow: Flow, answer: Attribution | None
-    ) -> Attribution | None:
-        """Return the sender's answer, corrected for what the kernel sends by itself."""
-        if answer is None:
-            return None
-        return sent_by_kernel(flow, attributed.columns.tcp_flags, attributed.flow_of == position, answer)
 
     def _ends(self, flow: Flow) -> _Ends:
         source_here, destination_here = _HERE[Direction(flow.direction)]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pktproc.attribution.engine import Query
 from pktproc.model import Attribution, Flow, Protocol, Reason
-from pktproc.packets.batch import Column
-from pktproc.packets.headers import TCP_RST
 
 _ECHO_REQUESTS: dict[int, int] = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
 _ECHO_REPLIES: dict[int, int] = {Protocol.ICMP: 0, Protocol.ICMPV6: 129}
@@ -60,16 +58,16 @@ def destination_end(flow: Flow, netns: int, ifindex: int, *, fan_out: bool) -> A
     )
 
 
-def sent_by_kernel(flow: Flow, tcp_flags: Column, rows: Column | slice, answer: Attribution) -> Attribution:
+def sent_by_kernel(flow: Flow, answer: Attribution, *, only_resets: bool) -> Attribution:
     """Return the answer for a sender, or `kernel` where no socket was found for what the kernel sends by itself.
 
-    `tcp_flags` is a block's column and `rows`, an index or a mask, says which packets of it are the flow's.
+    `only_resets` says that all packets of the flow in a block are RSTs.
     """
     if answer.reason not in (Reason.NO_SOCKET, Reason.CLOSED):
         return answer
     if flow.protocol in _KERNEL_PROTOCOLS:
         return _KERNEL
-    if flow.protocol == Protocol.TCP and (tcp_flags[rows] & TCP_RST).all():
+    if flow.protocol == Protocol.TCP and only_resets:
         return _KERNEL
     if flow.protocol in _ECHO_REQUESTS and flow.icmp_type != _ECHO_REQUESTS[flow.protocol]:
         return _KERNEL

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pktproc.attribution.answers import AttributedBatch
+from pktproc.attribution.answers import AttributedBatch, only_resets
 from pktproc.attribution.ends import sent_by_kernel
 from pktproc.attribution.eras import End, Eras, Pair, pair_of
 from pktproc.attribution.history import History, Span
@@ -21,14 +21,11 @@ from pktproc.packets.batch import Column, PacketBatch
 from pktproc.packets.decode import decode
 from pktproc.packets.flows import distinct_flows
 from pktproc.packets.fragments import FragmentTable
-from pktproc.packets.headers import TCP_RST
 
 NS_PER_S = 1_000_000_000
 DEFAULT_TOLERANCE_NS = 2 * NS_PER_S
 MAX_KNOWN_FLOWS = 1 << 15
 
-_NO_FLAGS = np.zeros(0, np.uint8)
-_RESET = np.array([TCP_RST], np.uint8)
 _OPPOSITE: dict[int, int] = {Direction.INCOMING: Direction.OUTGOING, Direction.OUTGOING: Direction.INCOMING}
 _LONG_AGO, _FAR_OFF = -(1 << 63), 1 << 63
 
@@ -142,16 +139,11 @@ class ReplayAttributor:
 
     def _give_resets_to_the_kernel(self, attributed: AttributedBatch) -> None:
         """Correct the senders of flows that are nothing but resets in a block."""
-        flags, flow_of, source = attributed.columns.tcp_flags, attributed.flow_of, attributed.source
-        resets = flow_of[(flags & TCP_RST) != 0]
-        if not len(resets):
-            return
-        flows = len(source)
-        only = np.bincount(resets, minlength=flows) == np.bincount(flow_of, minlength=flows)
-        for position in np.flatnonzero(only).tolist():
+        source = attributed.source
+        for position in only_resets(attributed):
             answer = source[position]
             if answer is not None and answer.process is None:
-                source[position] = _or_kernel(attributed.flows[position], _RESET, slice(0, 1), answer)
+                source[position] = _or_kernel(attributed.flows[position], answer, only_resets=True)
 
     def _split(self, attributed: AttributedBatch, positions: Sequence[int], time_ns: Column) -> AttributedBatch:
         """Answer for flows stretch by stretch; all but the first of each become flows of their own in the block."""
@@ -192,7 +184,7 @@ class ReplayAttributor:
         found = search.ends(flow)
         source, destination = found.value
         if source is not None and flow.protocol != Protocol.TCP:
-            source = _or_kernel(flow, _NO_FLAGS, slice(0), source)
+            source = _or_kernel(flow, source, only_resets=False)
         self._flows[flow] = _Known(
             source,
             destination,
@@ -203,12 +195,12 @@ class ReplayAttributor:
         return found._replace(value=Ends(source, destination))
 
 
-def _or_kernel(flow: Flow, tcp_flags: Column, rows: Column | slice, answer: Attribution) -> Attribution:
+def _or_kernel(flow: Flow, answer: Attribution, *, only_resets: bool) -> Attribution:
     """Return the answer for a sender, or `kernel` for what the kernel sends by itself; see `ends.sent_by_kernel`."""
     if answer.reason is Reason.NOT_COVERED and answer.evidence:  # it was recorded then, and no look found a socket
-        found = sent_by_kernel(flow, tcp_flags, rows, replace(answer, reason=Reason.NO_SOCKET))
+        found = sent_by_kernel(flow, replace(answer, reason=Reason.NO_SOCKET), only_resets=only_resets)
         return found if found.reason is Reason.KERNEL else answer
-    return sent_by_kernel(flow, tcp_flags, rows, answer)
+    return sent_by_kernel(flow, answer, only_resets=only_resets)
 
 
 def _way_back(flow: Flow) -> Flow:
