@@ -16,7 +16,7 @@ from pktproc.attribution.recorded_ends import Ends, EndSearch
 from pktproc.attribution.recorded_host import RecordedHost
 from pktproc.attribution.skew import SkewGauge
 from pktproc.attribution.steps import Step
-from pktproc.model import Attribution, Direction, Flow, Protocol, Reason
+from pktproc.model import Attribution, Direction, Flow, Interface, Protocol, Reason
 from pktproc.packets.batch import Column, PacketBatch
 from pktproc.packets.decode import decode
 from pktproc.packets.flows import distinct_flows
@@ -66,7 +66,8 @@ class ReplayAttributor:
         self._read_ns = _LONG_AGO
         self.skew = SkewGauge()
         self._flows: dict[Flow, _Known] = {}
-        self._by_key: dict[bytes, _Known] = {}
+        self._by_key: dict[bytes, _Known] = {}  # by keys of `FlowTable`, as long as interfaces begin alike
+        self._interfaces: tuple[Interface, ...] = ()
         self._between: dict[Pair, set[Flow]] = {}
 
     def attribute(self, batch: PacketBatch) -> AttributedBatch:
@@ -87,6 +88,9 @@ class ReplayAttributor:
         )
         if not len(table):
             return attributed
+        if batch.interfaces[: len(self._interfaces)] != self._interfaces:
+            self._by_key.clear()
+        self._interfaces = batch.interfaces
         time_ns = batch.time_ns + self._skew_ns
         self._read_ns = max(self._read_ns, int(time_ns.max()))
         if not table.syn.any():
