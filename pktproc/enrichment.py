@@ -46,7 +46,7 @@ def enrich(
             skew_ns=round(skew * _NS_PER_S),
             tolerance_ns=round(tolerance * _NS_PER_S),
         ) as offline,
-        PacketFile(os.fspath(output), forms=annotate, cmdline=cmdline, behind=True) as file,
+        PacketFile(os.fspath(output), forms=annotate, cmdline=cmdline) as file,
     ):
         for block in offline.blocks():
             file.write(block.attributed, block.rows, block.file_batch)

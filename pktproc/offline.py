@@ -12,7 +12,6 @@ from pktproc.attribution.carried import CarriedAttributions
 from pktproc.attribution.replay import DEFAULT_TOLERANCE_NS, ReplayAttributor
 from pktproc.capture.capture_file import FileBatch, open_capture
 from pktproc.capture.offline_filter import OfflineFilter
-from pktproc.capture.read_ahead import read_ahead
 from pktproc.packets.batch import Column, PacketBatch
 from pktproc.packets.cooked import CookedInterfaces
 from pktproc.packets.decode import decode
@@ -69,8 +68,7 @@ class OfflineAttribution:
 
     def blocks(self) -> Iterator[OfflineBlock]:
         """Yield the blocks of the file in order; raise `FormatError` behind the last whole packet of a broken one."""
-        is_file = self.capture.total_bytes is not None
-        for file_batch in read_ahead(self.capture) if is_file else self.capture:
+        for file_batch in self.capture:
             batch = self._cooked.told_apart(file_batch.batch) if self._cooked else file_batch.batch
             attributed = self._replay.attribute(batch) if self._replay else self._read_back(file_batch, batch)
             rows = self._filter.rows(file_batch.batch)

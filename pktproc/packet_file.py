@@ -15,7 +15,6 @@ from pktproc.output.pcapng import Counts, PcapngWriter
 from pktproc.output.pcapng_rewrite import PcapngRewriter
 from pktproc.output.rotation import RotatingFile, Rotation
 from pktproc.output.savefile import Savefile
-from pktproc.output.write_behind import WriteBehind
 from pktproc.packets.batch import Column
 from pktproc.packets.linktypes import LINKTYPE_ETHERNET
 from pktproc.refusals import with_cures
@@ -27,9 +26,7 @@ class PacketFile:
     """Write packets with their owners to `path`, `-` for standard output; do nothing where it is None.
 
     What comes from a pcapng file keeps that file's blocks and options, all else begins a section of its own. `forms`
-    are those of `output.annotate`. With `behind`, a thread writes a file that is not rotated while the next packets are
-    named: what was given is written for sure after `flush` or `close`. Raise OSError, with the file's name, as open(2)
-    and write(2) do.
+    are those of `output.annotate`. Raise OSError, with the file's name, as open(2) and write(2) do.
     """
 
     def __init__(
@@ -39,17 +36,17 @@ class PacketFile:
         forms: Collection[str] = ALL_FORMS,
         cmdline: bool = True,
         rotation: Rotation | None = None,
-        behind: bool = False,
     ) -> None:
         self._forms = frozenset(forms)
         self._cmdline = cmdline
         self._writer: PcapngWriter | None = None
         self._rewriter: PcapngRewriter | None = None
         self._opened = ExitStack()
-        self._sink: RotatingFile | Savefile | WriteBehind | None = None
+        self._sink: RotatingFile | Savefile | None = None
         if path is not None:
             with with_cures():
-                self._sink = self._opened.enter_context(closing(_open(path, rotation, behind=behind)))
+                sink = RotatingFile(path, rotation) if rotation else Savefile(path)
+            self._sink = self._opened.enter_context(closing(sink))
 
     @property
     def finished(self) -> bool:
@@ -67,11 +64,6 @@ class PacketFile:
         else:
             self._section(self._sink).write(attributed, rows)
 
-    def flush(self) -> None:
-        """Wait until all that was given is written."""
-        if isinstance(self._sink, WriteBehind):
-            self._sink.flush()
-
     def statistics(self, counts: Counts) -> None:
         """Add what a live capture counted."""
         if self._sink is not None:
@@ -83,13 +75,13 @@ class PacketFile:
             if self._sink is not None and self._rewriter is None:
                 self._with_interface(self._sink)
 
-    def _with_interface(self, sink: RotatingFile | Savefile | WriteBehind) -> PcapngWriter:
+    def _with_interface(self, sink: RotatingFile | Savefile) -> PcapngWriter:
         writer = self._section(sink)
         if not writer.count:
             writer.describe(_NOWHERE, LINKTYPE_ETHERNET)
         return writer
 
-    def _section(self, sink: RotatingFile | Savefile | WriteBehind) -> PcapngWriter:
+    def _section(self, sink: RotatingFile | Savefile) -> PcapngWriter:
         if self._writer is None:
             self._writer = PcapngWriter(sink, forms=self._forms, cmdline=self._cmdline)
         return self._writer
@@ -104,9 +96,3 @@ class PacketFile:
             self._opened.close()  # what could not be written once is not tried again
         else:
             self.close()
-
-
-def _open(path: str, rotation: Rotation | None, *, behind: bool) -> RotatingFile | Savefile | WriteBehind:
-    if rotation:
-        return RotatingFile(path, rotation)
-    return WriteBehind(Savefile(path)) if behind else Savefile(path)

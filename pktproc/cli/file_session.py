@@ -45,7 +45,7 @@ def run(options: FileOptions) -> None:
             skew_ns=round(options.skew_s * _NS_PER_S),
             tolerance_ns=round(options.tolerance_s * _NS_PER_S),
         ) as offline,
-        PacketFile(options.output, forms=options.forms, cmdline=options.printing.cmdline, behind=True) as file,
+        PacketFile(options.output, forms=options.forms, cmdline=options.printing.cmdline) as file,
         _summary(options, offline) as outcome,
     ):
         session = _Session(options, file, outcome)
@@ -59,7 +59,6 @@ def run(options: FileOptions) -> None:
                 if session.take(block):
                     break
                 progress.reach(offline.capture.bytes_read)
-            file.flush()
         reason = outcome.broken_off()
         if reason and _writes_file(options):
             # Not the normal end that it is for a live capture: who goes on with the file would take it for the whole.
