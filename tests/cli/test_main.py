@@ -111,7 +111,7 @@ def test_a_command_that_returns_is_fine() -> None:
 
 
 def test_ctrl_c_ends_quietly() -> None:
-    told = run_body("os.kill(os.getpid(), signal.SIGINT)")
+    told = run_body("signal.raise_signal(signal.SIGINT)")
     assert (told.returncode, told.stderr) == (INTERRUPTED, "")
 
 
