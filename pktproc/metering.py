@@ -13,8 +13,9 @@ from typing import Self
 import numpy as np
 
 from pktproc.attribution.answers import AttributedBatch
+from pktproc.attribution.process_selection import ProcessSelection
 from pktproc.attribution.replay import DEFAULT_TOLERANCE_NS
-from pktproc.attribution.selection import ProcessSelection, ProcessSieve
+from pktproc.attribution.selection import ProcessSieve
 from pktproc.bandwidth.ledger import LAG_NS, NS_PER_S, Ledger
 from pktproc.bandwidth.owners import Namers
 from pktproc.bandwidth.views import Connections, Series, View

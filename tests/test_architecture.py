@@ -26,17 +26,18 @@ ALLOWED: dict[str, frozenset[str]] = {
     "version": frozenset(),
     "packets": frozenset({"packets"}),
     "attribution": frozenset({"attribution", "packets"}),
-    "kernel": frozenset({"kernel", "packets"}) | ENGINE,
+    "inventory": frozenset({"inventory"}),
+    "kernel": frozenset({"kernel", "packets", "inventory.rows", "inventory.states"}) | ENGINE,
     "capture": frozenset({"capture", "packets", "kernel.namespaces"}) | ENGINE,
-    "output": frozenset({"output", "packets", "attribution", "capture.file_batch", "bandwidth.views"}),
+    "output": frozenset({"output", "packets", "attribution", "capture.file_batch", "bandwidth.views", "inventory"}),
     "snapshots": frozenset({"snapshots", "packets", "attribution"}),
     "bandwidth": frozenset({"bandwidth", "packets", "attribution"}),
     "tui": frozenset({"tui", "bandwidth.views", "output"}),
 }
 # Modules that bring rooms together: everything but the command line.
-JOINTS = frozenset({"attribution", "packets", "kernel", "capture", "output", "snapshots", "bandwidth"})
+JOINTS = frozenset({"attribution", "packets", "kernel", "capture", "output", "snapshots", "bandwidth", "inventory"})
 # Rooms in which nothing may touch the world outside the process.
-PURE = ("packets", "attribution", "model", "errors")
+PURE = ("packets", "attribution", "inventory", "model", "errors")
 OUTSIDE = frozenset(
     {"ctypes", "fcntl", "io", "mmap", "os", "pathlib", "select", "shutil", "socket", "subprocess", "tempfile", "time"}
 )

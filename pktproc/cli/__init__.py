@@ -22,6 +22,7 @@ COMMANDS = {
     "enrich": "Name the processes behind the packets of a capture file, by saved evidence.",
     "summary": "Show who moved how many bytes, from a capture file or live.",
     "top": "Show live which processes use the network, and how much.",
+    "sockets": "Show sockets with all their processes, and who is at the other end.",
     "exporter": "Serve bytes and packets of programs to Prometheus.",
     "wireshark": "Show how Wireshark shows processes, and set it up.",
     "snapshot": "Look once at the sockets and processes of this host and keep what was seen.",

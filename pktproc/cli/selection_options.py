@@ -12,24 +12,32 @@ import click
 from pktproc.errors import UsageError
 
 if TYPE_CHECKING:
-    from pktproc.attribution.selection import ProcessSelection
+    from pktproc.attribution.process_selection import ProcessSelection
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_OPTIONS = (
-    click.option("--pid", "pids", multiple=True, type=int, metavar="PID", help="Only packets of this process."),
-    click.option("--name", "names", multiple=True, metavar="GLOB", help="Only packets of processes with such a name."),
-    click.option("--user", "users", multiple=True, metavar="USER", help="Only packets of this user's processes."),
-    click.option("--container", "containers", multiple=True, metavar="ID", help="Only packets of this container."),
-    click.option("--follow", is_flag=True, help="Descendants of the selected processes too."),
-)
+
+def options_for(what: str) -> Callable[[Command], Command]:
+    """Return a decorator that gives a command the options that select processes, by which `what` is selected."""
+    options = (
+        click.option("--pid", "pids", multiple=True, type=int, metavar="PID", help=f"Only {what} of this process."),
+        click.option("--name", "names", multiple=True, metavar="GLOB",
+                     help=f"Only {what} of processes with such a name."),
+        click.option("--user", "users", multiple=True, metavar="USER", help=f"Only {what} of this user's processes."),
+        click.option("--container", "containers", multiple=True, metavar="ID", help=f"Only {what} of this container."),
+        click.option("--follow", is_flag=True, help="Descendants of the selected processes too."),
+    )  # fmt: skip
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def with_selection_options(command: Command) -> Command:
-    """Give a command the options that select processes."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+with_selection_options = options_for("packets")
+"""Give a command about packets the options that select processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ class SelectionOptions:
 
     def selection(self) -> ProcessSelection:
         """Return the selection as the join knows it."""
-        from pktproc.attribution.selection import ProcessSelection  # noqa: PLC0415 - numpy
+        from pktproc.attribution.process_selection import ProcessSelection  # noqa: PLC0415 - cachetools
 
         return ProcessSelection(self.pids, self.names, self.uids, self.containers, follow=self.follow)
 

@@ -12,7 +12,8 @@ import click
 
 from pktproc.attribution.answers import AttributedBatch
 from pktproc.attribution.backlog import GRACE_NS
-from pktproc.attribution.selection import ProcessSelection, ProcessSieve
+from pktproc.attribution.process_selection import ProcessSelection
+from pktproc.attribution.selection import ProcessSieve
 from pktproc.attribution.tally import Tally
 from pktproc.capture.filter import ANY
 from pktproc.capture.interfaces import interfaces, states

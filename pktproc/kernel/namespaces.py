@@ -119,6 +119,15 @@ class Discovery:
             return ""
 
 
+def names() -> dict[int, str]:
+    """Return the names of the namespaces that have one, by inode number."""
+    found: dict[int, str] = {}
+    for path in _named_paths():
+        with contextlib.suppress(OSError):
+            found.setdefault(inode(path), path.name)
+    return found
+
+
 def _named_paths() -> Iterator[Path]:
     for folder in NAMED_FOLDERS:
         try:

@@ -11,6 +11,7 @@ ATTRIBUTE = struct.Struct("=HH")
 _ERROR = struct.Struct("=i")
 
 NLM_F_REQUEST = 0x1
+NLM_F_ACK = 0x4
 NLM_F_DUMP = 0x300
 NLM_F_DUMP_INTR = 0x10
 

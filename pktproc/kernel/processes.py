@@ -82,6 +82,18 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+def _exe(directory: int) -> str | None:
+    try:
+        return os.readlink("exe", dir_fd=directory).removesuffix(" (deleted)")
+    except OSError:
+        return None
+
+
+def _words(directory: int) -> tuple[str, ...] | None:
+    argv = _read_or_empty(directory, "cmdline", _CMDLINE_MAX_BYTES)
+    return tuple(_text(word) for word in argv.removesuffix(b"\0").split(b"\0")) if argv else None
+
+
 def full_name(comm: bytes, exe: str | None, cmdline: tuple[str, ...] | None) -> str:
     """Return the process name: comm, completed from exe or argv[0] where it is exactly their first 15 bytes."""
     if len(comm) < _COMM_MAX_BYTES:
@@ -167,11 +179,29 @@ class ProcessReader:
         except (OSError, ValueError, IndexError):
             return None
 
-    def identity(self, pid: int) -> ProcessId | None:
-        """Return the identity of the process that has this pid now, None if there is none."""
+    def identity(self, pid: int, directory: int | None = None) -> ProcessId | None:
+        """Return the identity of the process that has this pid now, None if there is none.
+
+        `directory` is an open /proc/PID.
+        """
         try:
-            with opened(self.proc, pid) as directory:
+            if directory is not None:
                 return ProcessId(pid, _stat(directory).start_ticks)
+            with opened(self.proc, pid) as descriptor:
+                return ProcessId(pid, _stat(descriptor).start_ticks)
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def name(self, process: ProcessId) -> str | None:
+        """Return the name of a process, None if it is gone; at a tenth of what `read` costs."""
+        try:
+            with opened(self.proc, process.pid) as directory:
+                stat = _stat(directory)
+                if stat.start_ticks != process.start_ticks:
+                    return None
+                if len(stat.comm) < _COMM_MAX_BYTES:
+                    return _text(stat.comm)
+                return full_name(stat.comm, _exe(directory), _words(directory))
         except (OSError, ValueError, IndexError):
             return None
 
@@ -193,12 +223,7 @@ class ProcessReader:
         status = _read_or_empty(directory, "status")
         if _status_field(status, b"Tgid:", 1) not in (pid, None):
             return None  # a thread: its process has another pid
-        try:
-            exe: str | None = os.readlink("exe", dir_fd=directory).removesuffix(" (deleted)")
-        except OSError:
-            exe = None
-        argv = _read_or_empty(directory, "cmdline", _CMDLINE_MAX_BYTES)
-        words = tuple(_text(word) for word in argv.removesuffix(b"\0").split(b"\0")) if argv else None
+        exe, words = _exe(directory), _words(directory)
         parent_name, ancestors = self._ancestors(ppid)
         cgroup = _read_or_empty(directory, "cgroup")
         return Process(

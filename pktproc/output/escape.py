@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 from pktproc.packets.annotations import spell_surrogates
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 _BARE_NAME = re.compile(r"[^\s\"<>\[\]?]+")
 
 
@@ -66,6 +67,11 @@ def json_text(text: str) -> str:
     unescaping.
     """
     return json.dumps(spell_surrogates(text))
+
+
+def csv_cell(text: str) -> str:
+    """Return a CSV cell that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _spell(character: str) -> str:

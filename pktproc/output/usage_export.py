@@ -11,12 +11,11 @@ from typing import Any
 from pktproc.bandwidth.views import Amount, Row, Series, View
 from pktproc.model import Process
 from pktproc.output.clock import utc
-from pktproc.output.escape import escape, join_command
+from pktproc.output.escape import csv_cell, escape, join_command
 from pktproc.output.names import user_name
 from pktproc.output.usage_rows import NOTHING, OTHER_ROWS, is_rest, labels
 from pktproc.packets.annotations import spell_surrogates
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 _RATES = ("rate", "mean", "peak")
 _AMOUNTS = Amount._fields
 _RATES_IN_CSV = ("mean", "peak", "rate")  # new ones come last: readers may know columns by their places
@@ -111,11 +110,11 @@ def _names(view: View) -> list[str]:
 
 
 def _cells(view: View, row: Row) -> list[str]:
-    texts = ["" if text == NOTHING else _safe(text) for text in labels(view, row)]
+    texts = ["" if text == NOTHING else csv_cell(text) for text in labels(view, row)]
     if "process" in view.by:
         at = view.by.index("process")
         if row.process is not None:
-            texts[at] = _safe(escape(row.process.name))
+            texts[at] = csv_cell(escape(row.process.name))
         texts.append("" if row.process is None else str(row.process.pid))
     return texts
 
@@ -140,7 +139,3 @@ def _points(view: View, series: Series) -> Iterator[list[str]]:
     for row in view.rows:
         for time_ns, *sizes in series.get(row.key, ()):
             yield [utc(time_ns), *_cells(view, row), str(row.reason or ""), *map(str, sizes)]
-
-
-def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text

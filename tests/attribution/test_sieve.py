@@ -11,7 +11,8 @@ from scapy.layers.inet import IP, UDP
 from attribution.host import Host
 from attribution.traffic import OURS, THEIRS, Walk
 from pktproc.attribution.answers import AttributedBatch
-from pktproc.attribution.selection import ProcessSelection, ProcessSieve
+from pktproc.attribution.process_selection import ProcessSelection
+from pktproc.attribution.selection import ProcessSieve
 from pktproc.model import Attribution, Match, Process, Reason
 
 CONTAINER = "4f5e6d" + "0" * 58

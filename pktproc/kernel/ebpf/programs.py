@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Self
 
 from pktproc.errors import EngineError, Unsupported
+from pktproc.kernel.cgroups import cgroup_root
 from pktproc.kernel.ebpf.libbpf import BpfObject, Log, kernel_tracepoints
 from pktproc.kernel.ebpf.ring import Records, Ring
 
@@ -53,15 +54,6 @@ HOOKS = (
     Hook("task_rename", "names that processes give themselves"),
     Hook("sched_process_exit", "which of several users of a socket has ended"),
 )
-
-
-def cgroup_root(mountinfo: str) -> Path:
-    """Return where cgroup v2 is mounted, from the text of /proc/PID/mountinfo; raise `Unsupported` if it is not."""
-    for line in mountinfo.splitlines():
-        fields = line.split(" ")
-        if "-" in fields[6:] and fields[fields.index("-", 6) + 1] == "cgroup2":
-            return Path(os.fsdecode(fields[4].encode().decode("unicode_escape").encode("latin-1")))
-    raise Unsupported("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
 
 
 class Programs:

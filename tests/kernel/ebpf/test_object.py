@@ -12,6 +12,7 @@ import pytest
 from kernel.ebpf.type_information import enumerators, sections, structures
 from pktproc.kernel import ebpf
 from pktproc.kernel.ebpf import events
+from pktproc.kernel.ebpf.descriptors import OBJECT as DESCRIPTORS
 from pktproc.kernel.ebpf.programs import HOOKS, OBJECT
 
 ROOM = Path(ebpf.__file__).parent
@@ -57,6 +58,8 @@ def test_records_of_a_size_tell_of_one_thing() -> None:
 def test_the_object_is_what_the_source_gives_wherever_it_lies(tmp_path: Path) -> None:
     copy = tmp_path / "a" / "copy"
     shutil.copytree(ROOM, copy)
-    built = tmp_path / "built.o"
+    built = tmp_path / "built"
+    built.mkdir()
     subprocess.run([copy / "build.sh", built], check=True, timeout=60)
-    assert built.read_bytes() == (ROOM / OBJECT).read_bytes()
+    for name in (OBJECT, DESCRIPTORS):
+        assert (built / name).read_bytes() == (ROOM / name).read_bytes()

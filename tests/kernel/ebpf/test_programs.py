@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from pktproc.errors import Unsupported
+from pktproc.kernel.cgroups import cgroup_root
 from pktproc.kernel.ebpf import libbpf
 from pktproc.kernel.ebpf.events import Kind, ProcessEvent, SocketEvent, decode
-from pktproc.kernel.ebpf.programs import HOOKS, Programs, cgroup_root
+from pktproc.kernel.ebpf.programs import HOOKS, Programs
 
 
 def program_ids(pid: int) -> list[str]:

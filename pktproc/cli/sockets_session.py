@@ -1,0 +1,78 @@
+"""One run of `pktproc sockets`: a look, and what is to be done with what it found."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+
+from pktproc.cli.sockets_options import SocketsOptions
+from pktproc.cli.talk import say
+from pktproc.inventory.rows import Listing
+from pktproc.kernel import cgroups
+from pktproc.listing import Looker, processes_of
+from pktproc.output.socket_ends import Ends, resolved_name
+from pktproc.output.socket_table import Look, table
+from pktproc.output.stream import write_all
+
+
+def run(options: SocketsOptions) -> None:
+    """Do what the options ask for."""
+    # All that is made here lives until the end: to look for what could be let go of takes a third of the time.
+    gc.disable()
+    with Looker(options.question()) as looker:
+        listing = looker.look()
+        write_all(sys.stdout.fileno(), written(listing, options))
+    for note in listing.notes:
+        say(note)
+
+
+def written(listing: Listing, options: SocketsOptions) -> str:
+    """Return a listing in the form that was chosen."""
+    named = cgroup_names(options)
+    if options.format == "json":
+        from pktproc.output.socket_export import json_array  # noqa: PLC0415 - only where it is asked for
+
+        return json_array(listing, processes_of(listing.entries), named, cmdline=options.cmdline)
+    ends = ends_of(listing, options)
+    if options.format == "csv":
+        from pktproc.output.socket_export import csv_table  # noqa: PLC0415 - only where it is asked for
+
+        return csv_table(listing, ends)
+    return table(listing, ends, look_of(listing, options, named))
+
+
+def cgroup_names(options: SocketsOptions) -> Mapping[int, str]:
+    """Return the paths of cgroups by id, where they are shown."""
+    return cgroups.paths() if options.extended or options.format == "json" else {}
+
+
+def ends_of(listing: Listing, options: SocketsOptions) -> Ends:
+    """Return the writer of addresses and ports that was chosen."""
+    return Ends(
+        listing.interfaces,
+        numeric=options.numeric or options.format == "csv",
+        host_name=resolved_name if options.resolve else None,
+    )
+
+
+def look_of(listing: Listing, options: SocketsOptions, named: Mapping[int, str]) -> Look:
+    """Return how the table looks here: as wide as the terminal, in colour where there is one."""
+    terminal = sys.stdout.isatty()
+    return Look(
+        width=shutil.get_terminal_size().columns if terminal else None,
+        colour=terminal and not os.environ.get("NO_COLOR"),
+        header=options.header,
+        kinds=len(options.tables) > 1,
+        peers=options.peers,
+        namespaces=len(listing.namespaces) > 1,
+        fds=options.selection.pids,
+        timers=options.timers,
+        extended=options.extended,
+        info=options.info,
+        memory=options.memory,
+        one_line=options.one_line,
+        cgroups=named,
+    )

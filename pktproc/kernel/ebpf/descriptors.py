@@ -1,0 +1,91 @@
+"""Which descriptors are sockets, told by an iterator in the kernel at a tenth of what /proc/PID/fd costs."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from pktproc.errors import EngineError, Unsupported
+from pktproc.kernel.descriptor_table import Descriptors
+from pktproc.kernel.ebpf.libbpf import BpfObject, Log
+
+OBJECT = "descriptors.bpf.o"
+RECORD = struct.Struct("=IIQQ")
+"""struct descriptor: pid, number, inode, start of the process in ns since boot."""
+
+_PROGRAM = "descriptors"
+_NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+_READ_BYTES = 1 << 16
+# The number of the first pid namespace is part of the ABI (include/uapi/linux/nsfs.h, PID_NS_INIT_INO).
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
+
+
+class DescriptorIterator:
+    """Read all descriptors that are sockets again and again.
+
+    The program is loaded in a thread of its own, where most of the time is spent in libbpf and the kernel.
+    """
+
+    def __init__(self) -> None:
+        self._object: BpfObject | None = None
+        self._refusal: Exception | None = None
+        self._loading = threading.Thread(target=self._load, name="pktproc-descriptors")
+        self._loading.start()
+
+    def look(self) -> Descriptors:
+        """Return all descriptors that are sockets.
+
+        Raise `Unsupported`, `Denied` or OSError where that cannot be told this way: in a container, whose pids are
+        others than those of the kernel, without libbpf, or without privileges.
+        """
+        self._loading.join()
+        if self._object is None:
+            raise self._refusal or Unsupported("eBPF: closed")
+        found = Descriptors()
+        for block in self._blocks(self._object):
+            pids, numbers, inodes, starts = zip(*RECORD.iter_unpack(block), strict=True)
+            found.take(inodes, list(zip(pids, numbers, strict=True)))
+            found.starts |= zip(pids, starts, strict=True)
+        found.starts = {pid: start_ns // _NS_PER_TICK for pid, start_ns in found.starts.items()}
+        found.looked_at = len(found.starts)
+        return found
+
+    def close(self) -> None:
+        """Unload the program."""
+        self._loading.join()
+        if self._object is not None:
+            self._object.close()
+            self._object = None
+
+    def _load(self) -> None:
+        try:
+            self._object = _loaded()
+        except (EngineError, OSError) as error:
+            self._refusal = error
+
+    def _blocks(self, loaded: BpfObject) -> Iterator[bytes]:
+        descriptor = loaded.iterate()
+        try:
+            while block := os.read(descriptor, _READ_BYTES):
+                yield block
+        finally:
+            os.close(descriptor)
+
+
+def _loaded() -> BpfObject:
+    if Path("/proc/self/ns/pid").stat().st_ino != _FIRST_PID_NAMESPACE:
+        raise Unsupported("eBPF: this is not the pid namespace of the host")
+    image = Path(__file__).with_name(OBJECT).read_bytes()  # importlib.resources takes 6 ms to import
+    with closing(Log()):
+        loaded = BpfObject(image)
+        try:
+            loaded.load()
+            loaded.attach(_PROGRAM)
+        except BaseException:
+            loaded.close()
+            raise
+    return loaded

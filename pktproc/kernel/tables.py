@@ -1,0 +1,99 @@
+"""The socket tables of one network namespace, read from outside it."""
+
+from __future__ import annotations
+
+import socket
+from itertools import chain
+from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from pktproc.errors import EngineError, Unsupported
+from pktproc.inventory.rows import Row
+from pktproc.kernel import inet_table, namespaces, netlink_diag, packet_diag, proc_rows, unix_diag, vsock_diag
+from pktproc.kernel.diag_dump import DumpSocket
+
+TABLES = ("tcp", "udp", "udplite", "raw", "icmp", "sctp", "dccp", "mptcp", "unix", "packet", "nl", "vsock")
+"""The tables that can be asked for, in the order of a listing."""
+
+_COOKIE = attrgetter("cookie")
+
+
+class Extent(NamedTuple):
+    """How much is asked of a table: `states` is a mask, `info` and `memory` ask for what `ss -i` and `-m` show."""
+
+    states: int
+    info: bool = False
+    memory: bool = False
+
+    @property
+    def extensions(self) -> int:
+        """Return the bits of inet_diag for what is asked."""
+        wanted = inet_table.SHUTDOWN if self.info or self.memory else 0
+        return wanted | (inet_table.INFO if self.info else 0) | (inet_table.MEMORY if self.memory else 0)
+
+
+class Tables:
+    """Read the tables of the namespace `netns` at `path`, None for the own one.
+
+    `missing` maps the tables that this kernel does not show to the reason. Raise `Denied` if the namespace may not be
+    entered, OSError if it is gone.
+    """
+
+    def __init__(self, netns: int, path: Path | None) -> None:
+        self.netns = netns
+        self.missing: dict[str, str] = {}
+        self._path = path
+        self._diag = namespaces.run_inside(path, lambda: DumpSocket(netns))
+
+    def close(self) -> None:
+        """Let go of the namespace."""
+        self._diag.close()
+
+    def interfaces(self) -> dict[int, str]:
+        """Return the names of the namespace's interfaces by ifindex."""
+        return namespaces.run_inside(self._path, lambda: dict(socket.if_nameindex()))
+
+    def read(self, table: str, extent: Extent) -> list[Row]:
+        """Return the sockets of one of `TABLES`.
+
+        One that changes its place in the table meanwhile can be told twice: it is taken as it was last.
+        """
+        rows = self._table(table, extent)
+        # Without a cookie nothing tells sockets without inode apart; the tables of procfs are read in one go.
+        once = dict(zip(map(_COOKIE, rows), rows, strict=True))
+        return rows if len(once) == len(rows) or 0 in once else list(once.values())
+
+    def _table(self, table: str, extent: Extent) -> list[Row]:
+        if table in self.missing:
+            return self._from_procfs(table, extent)
+        try:
+            return self._ask(table, extent)
+        except (EngineError, OSError) as error:
+            if not isinstance(error, Unsupported) and table not in proc_rows.TABLES:
+                raise
+            self.missing[table] = str(error)
+            return self._from_procfs(table, extent)
+
+    def _ask(self, table: str, extent: Extent) -> list[Row]:
+        match table:
+            case "unix":
+                return list(unix_diag.rows(self._diag, states=extent.states, memory=extent.memory))
+            case "packet":
+                return list(packet_diag.rows(self._diag))
+            case "nl":
+                return list(netlink_diag.rows(self._diag))
+            case "vsock":
+                return list(vsock_diag.rows(self._diag, states=extent.states))
+            case "icmp":
+                raise Unsupported("no kernel lists ICMP sockets by sock_diag")
+        dumped = inet_table.rows(self._diag, table, states=extent.states, extensions=extent.extensions)
+        return list(chain.from_iterable(dumped))
+
+    def _from_procfs(self, table: str, extent: Extent) -> list[Row]:
+        if table not in proc_rows.TABLES:
+            return []
+        net = Path("/proc/thread-self/net")
+        return namespaces.run_inside(
+            self._path, lambda: list(proc_rows.rows(net, table, self.netns, states=extent.states))
+        )

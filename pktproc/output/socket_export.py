@@ -1,0 +1,219 @@
+"""A socket listing for programs: one JSON array, with names of the Elastic Common Schema, or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pktproc.inventory.naming import unix_name
+from pktproc.inventory.rows import (
+    AF_INET6,
+    AF_NETLINK,
+    AF_PACKET,
+    AF_UNIX,
+    AF_VSOCK,
+    INET,
+    UNLISTED,
+    Entry,
+    Holder,
+    Listing,
+    Peer,
+    Row,
+)
+from pktproc.inventory.states import state_word
+from pktproc.inventory.tcp_info import decode
+from pktproc.model import V4_MAPPED_PREFIX, Process, ProcessId, format_address
+from pktproc.output.clock import utc
+from pktproc.output.escape import csv_cell, escape, join_command
+from pktproc.output.names import transport, user_name
+from pktproc.output.socket_details import MEMORY_NAMES, TIMERS
+from pktproc.output.socket_ends import Ends
+from pktproc.packets.annotations import spell_surrogates
+
+_ABSENT: tuple[Any, ...] = (None, (), {})
+Processes = Mapping[ProcessId, Process]
+
+
+def objects(
+    listing: Listing, processes: Processes, cgroups: Mapping[int, str], *, cmdline: bool = True
+) -> Iterator[dict[str, Any]]:
+    """Yield an object for each socket; a key whose value is not known is left out.
+
+    `processes` has more about the holders, where it is known.
+    """
+    for entry in listing.entries:
+        yield _object(entry, listing, processes, cgroups, cmdline=cmdline)
+
+
+def json_array(listing: Listing, processes: Processes, cgroups: Mapping[int, str], *, cmdline: bool = True) -> str:
+    """Return all sockets as one JSON array in ASCII, an object a line."""
+    found = objects(listing, processes, cgroups, cmdline=cmdline)
+    return "[" + ",\n ".join(json.dumps(each) for each in found) + "]\n"
+
+
+def _object(
+    entry: Entry, listing: Listing, processes: Processes, cgroups: Mapping[int, str], *, cmdline: bool
+) -> dict[str, Any]:
+    row = entry.row
+    name = listing.namespaces.get(row.netns)
+    told = row.attributes
+    return _known(
+        {
+            "network": _known({"transport": row.kind, "type": _network_type(row), "protocol": _protocol(row)}),
+            "state": state_word(row.kind, row.state),
+            "local": end_of(row, local=True),
+            "remote": end_of(row, local=False),
+            "receive_queue": row.receive_queue,
+            "send_queue": row.send_queue,
+            "inode": row.inode or None,
+            "cookie": row.cookie or None,
+            "user": None if row.uid is None else _known({"id": str(row.uid), "name": user_name(row.uid)}),
+            "netns": row.netns or None,
+            "netns_name": None if name is None or name == str(row.netns) else spell_surrogates(name),
+            "interface": _known(
+                {
+                    "name": listing.interfaces.get((row.netns, row.ifindex))
+                    or (row.ifindex and f"if{row.ifindex}")
+                    or None
+                }
+            ),
+            "shared_by": listing.sharing.get(row.key),
+            "timer": _timer(row),
+            "cgroup": None if told.cgroup is None else cgroups.get(told.cgroup),
+            "mark": told.mark or None,
+            "memory": None if told.memory is None else dict(zip(MEMORY_NAMES, told.memory, strict=False)),
+            "congestion": told.congestion,
+            "tcp_info": decode(told.tcp_info) if told.tcp_info and row.kind == "tcp" else None,
+            "process": _ecs_process(entry, processes, cmdline=cmdline),
+            "last_holders" if entry.last else "holders": _holders(entry.holders, processes),
+            "peer": _peer(entry.peer),
+        }
+    ) | ({} if entry.last or entry.holders else {"holders": []})
+
+
+def end_of(row: Row, *, local: bool) -> dict[str, Any]:
+    """Return one end of a socket as an object, by what its family has: `ip` and `port`, `path`, `cid`, ..."""
+    address, port = (row.local, row.local_port) if local else (row.remote, row.remote_port)
+    if row.family in INET:
+        return {"ip": format_address(address)} | ({"port": port} if row.kind != "raw" else {})
+    if row.family == AF_UNIX:
+        return _known({"path": spell_surrogates(unix_name(row)) or None}) if local else _known({"inode": port or None})
+    if row.family == AF_VSOCK:
+        return {"cid": int.from_bytes(address, "little"), "port": port}
+    if row.family == AF_NETLINK:
+        return {"port": port} if local else {}
+    return {"ethertype": port} if row.family == AF_PACKET and local else {}
+
+
+def _network_type(row: Row) -> str | None:
+    if row.family not in INET:
+        return {AF_UNIX: "unix", AF_NETLINK: "netlink", AF_PACKET: "packet", AF_VSOCK: "vsock"}.get(row.family)
+    return "ipv6" if row.family == AF_INET6 and not row.local.startswith(V4_MAPPED_PREFIX) else "ipv4"
+
+
+def _protocol(row: Row) -> str | None:
+    if row.kind == "raw":
+        return transport(row.local_port) or str(row.local_port)
+    if row.kind == UNLISTED:
+        return row.local.decode("ascii", "backslashreplace").lower() or None
+    return str(row.remote_port) if row.family == AF_NETLINK else None
+
+
+def _timer(row: Row) -> dict[str, Any] | None:
+    if not row.timer:
+        return None
+    return {
+        "name": TIMERS.get(row.timer, "unknown"),
+        "expires_ms": row.expires_ms,
+        "retransmissions": row.retransmissions,
+    }
+
+
+def _holders(holders: tuple[Holder, ...], processes: Processes) -> list[dict[str, Any]]:
+    found = []
+    for holder in holders:
+        process = processes.get(holder.process)
+        container = process.container_id if process else None
+        found.append(
+            _known(
+                {
+                    "pid": holder.pid,
+                    "name": spell_surrogates(holder.name),
+                    "fds": list(holder.fds),
+                    "start": utc(process.start_ns) if process else None,
+                    "container": container and {"id": container},
+                }
+            )
+        )
+    return found
+
+
+def _ecs_process(entry: Entry, processes: Processes, *, cmdline: bool) -> dict[str, Any] | None:
+    if not entry.holders or entry.last:
+        return None
+    first = entry.holders[0]
+    process = processes.get(first.process)
+    facts: dict[str, Any] = {"pid": first.pid, "name": spell_surrogates(first.name)}
+    if process is not None:
+        facts |= {
+            "executable": process.exe and spell_surrogates(process.exe),
+            "command_line": join_command(process.cmdline) if cmdline and process.cmdline else None,
+            "start": utc(process.start_ns),
+            "user": None if process.uid is None else _known({"id": str(process.uid), "name": user_name(process.uid)}),
+        }
+    return _known(facts)
+
+
+def _peer(peer: Peer | None) -> dict[str, Any] | None:
+    if peer is None:
+        return None
+    path = spell_surrogates(unix_name(peer.row)) if peer.row is not None and peer.row.family == AF_UNIX else None
+    return _known(
+        {
+            "inode": peer.inode or None,
+            "cookie": (peer.row.cookie or None) if peer.row else None,
+            "netns": peer.row.netns if peer.row else None,
+            "path": path or None,
+        }
+    ) | {"holders": _holders(peer.holders, {})}
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value not in _ABSENT}
+
+
+_CSV_COLUMNS = ("netid", "state", "receive_queue", "send_queue", "local_address", "local_port", "remote_address",
+                "remote_port", "interface", "user", "inode", "cookie", "netns", "pids", "names", "fds", "last_known",
+                "peer_pids", "peer_names")  # fmt: skip
+
+
+def csv_table(listing: Listing, ends: Ends) -> str:
+    """Return the sockets as CSV with a header (RFC 4180); several holders are separated by spaces or `; `.
+
+    Names are escaped as in the table, and a cell that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\r\n")
+    writer.writerow(_CSV_COLUMNS)
+    writer.writerows(map(csv_cell, _cells(entry, ends)) for entry in listing.entries)
+    return written.getvalue()
+
+
+def _cells(entry: Entry, ends: Ends) -> Iterator[str]:
+    row = entry.row
+    peers = entry.peer.holders if entry.peer else ()
+    yield from (row.kind, state_word(row.kind, row.state), str(row.receive_queue), str(row.send_queue))
+    yield from (*ends.local(row), *ends.remote(row, entry.peer))
+    yield ends.interface(row) if row.ifindex else ""
+    yield from ("" if row.uid is None else str(row.uid), str(row.inode), str(row.cookie), str(row.netns))
+    yield from _columns_of(entry.holders)
+    yield ";".join(",".join(map(str, holder.fds)) for holder in entry.holders)
+    yield "yes" if entry.last else ""
+    yield from _columns_of(peers)
+
+
+def _columns_of(holders: tuple[Holder, ...]) -> tuple[str, str]:
+    return " ".join(str(holder.pid) for holder in holders), "; ".join(escape(holder.name) for holder in holders)
