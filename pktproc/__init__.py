@@ -1,7 +1,8 @@
 """Name the process behind every packet on a Linux host.
 
 `sniff` captures packets as scapy's, with their processes; `Attributor` names the ends of packets that scapy captured;
-`enrich` names those of a capture file by saved evidence; `summary` tells who moved how many bytes.
+`enrich` names those of a capture file by saved evidence; `summary` tells who moved how many bytes; `sockets` lists the
+sockets of this host with all their processes.
 The errors are in `pktproc.errors`, the nouns in `pktproc.model`. Everything is imported when it is first used.
 """
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pktproc.enrichment import enrich
     from pktproc.errors import PktprocError
     from pktproc.model import Attribution, Match, Process, Reason
+    from pktproc.open_sockets import OpenSocket, sockets
     from pktproc.scapy_packets import Attributor, PacketAttribution, sniff
     from pktproc.usage import summary
 
@@ -23,6 +25,7 @@ __all__ = [
     "Attribution",
     "Attributor",
     "Match",
+    "OpenSocket",
     "PacketAttribution",
     "PktprocError",
     "Process",
@@ -30,6 +33,7 @@ __all__ = [
     "__version__",
     "enrich",
     "sniff",
+    "sockets",
     "summary",
 ]
 
@@ -37,12 +41,14 @@ _HOMES = {
     "Attribution": "model",
     "Attributor": "scapy_packets",
     "Match": "model",
+    "OpenSocket": "open_sockets",
     "PacketAttribution": "scapy_packets",
     "PktprocError": "errors",
     "Process": "model",
     "Reason": "model",
     "enrich": "enrichment",
     "sniff": "scapy_packets",
+    "sockets": "open_sockets",
     "summary": "usage",
 }
 

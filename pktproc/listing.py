@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Self
 
 from pktproc.attribution.process_selection import ProcessJudge, ProcessSelection
 from pktproc.errors import Denied, EngineError
+from pktproc.holding import Join, unlisted_row
 from pktproc.inventory import states
 from pktproc.inventory.remembered import LastHolders
-from pktproc.inventory.rows import INET, NO_ATTRIBUTES, UNLISTED, Entry, Holder, Listing, Row, make_entry, make_holder
+from pktproc.inventory.rows import INET, Entry, Holder, Listing, Row, make_entry
 from pktproc.inventory.sharing import sharing
 from pktproc.kernel import namespaces
 from pktproc.kernel.descriptor_table import Descriptors
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pktproc.inventory.conditions import Condition
 
 ALL_NAMESPACES = "all"
-_PROTOCOL_NAME = "system.sockprotoname"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,10 @@ class Looker:
         rows: list[Row] = []
         for tables in self._spaces():
             rows += self._rows(tables)
-        join = _Join(self._reader, self._descriptors.look())
+        join = Join(self._reader, self._descriptors.look())
         entries = self._everything(rows, join) if self._is_plain else list(self._selected(rows, join))
+        if self._question.processes.pids:
+            entries = _by_descriptor(entries, self._question.processes.pids)
         self._explain_unknown(join.descriptors)
         if self._keeps:
             self._remembered.note(entries)
@@ -169,7 +171,7 @@ class Looker:
         question = self._question
         return question.condition is None and question.processes.everything and not question.peers
 
-    def _everything(self, rows: list[Row], join: _Join) -> list[Entry]:
+    def _everything(self, rows: list[Row], join: Join) -> list[Entry]:
         """Return all sockets of the wanted kinds and states: what `_selected` does for each, done for all at once."""
         question = self._question
         kinds, families = question.kinds, question.families
@@ -186,7 +188,7 @@ class Looker:
         last = () if entry.row.inode else self._remembered.of(entry.row)
         return entry._replace(holders=last, last=True) if last else entry
 
-    def _selected(self, rows: list[Row], join: _Join) -> Iterator[Entry]:
+    def _selected(self, rows: list[Row], join: Join) -> Iterator[Entry]:
         question, condition = self._question, self._question.condition
         mask, kinds, families = question.states, question.kinds, question.families
         from pktproc.inventory.peers import Peers  # noqa: PLC0415 - a plain listing does without
@@ -217,19 +219,18 @@ class Looker:
         process = self._reader.read(holder.pid)
         return process is not None and process.id == holder.process and self._judge.wants(process)
 
-    def _unlisted(self, listed: set[int], join: _Join) -> Iterator[Entry]:
+    def _unlisted(self, listed: set[int], join: Join) -> Iterator[Entry]:
         """Yield the sockets of the selected processes that no table of the kernel shows, with what they are of."""
         for inode in join.descriptors.single.keys() - listed:
             holders = join.holders(inode)
             if any(self._is_selected_process(holder) for holder in holders):
-                yield Entry(_unlisted_row(inode, holders), holders)
+                yield Entry(unlisted_row(inode, holders), holders)
 
     def _explain_unknown(self, descriptors: Descriptors) -> None:
         if descriptors.denied:
-            self._notes[
-                f"{descriptors.denied} of {descriptors.looked_at} processes may not be inspected, so that sockets of "
-                "other users show no owner: run as root (sudo), or with CAP_SYS_PTRACE"
-            ] = None
+            cure = "run with CAP_SYS_PTRACE, outside of containers" if os.geteuid() == 0 else "run as root (sudo)"
+            lack = f"{descriptors.denied} of {descriptors.looked_at} processes may not be inspected"
+            self._notes[f"{lack}, so that the owners of their sockets are missing: {cure}"] = None
         for table in self._question.tables if self._question.tables != TABLES else ():
             for tables in self._tables.values():
                 if table in tables.missing and table in ("sctp", "dccp", "vsock"):
@@ -243,79 +244,18 @@ class Looker:
         return found
 
 
-class _Known(dict[int, tuple[Holder, ...]]):
-    """Holders by inode, each found once."""
+def _by_descriptor(entries: Iterable[Entry], pids: frozenset[int]) -> list[Entry]:
+    """Return sockets in the order of the descriptors that some processes have of them."""
 
-    def __init__(self, find: Callable[[int], tuple[Holder, ...]]) -> None:
-        super().__init__({0: ()})
-        self._find = find
+    def place(entry: Entry) -> tuple[int, int]:
+        own = [(holder.pid, holder.fds[0]) for holder in entry.holders if holder.pid in pids and holder.fds]
+        return min(own, default=(0, 0))
 
-    def __missing__(self, inode: int) -> tuple[Holder, ...]:
-        found = self[inode] = self._find(inode)
-        return found
-
-
-class _Join:
-    """Name the holders of inodes by one look at all descriptors."""
-
-    def __init__(self, reader: ProcessReader, descriptors: Descriptors) -> None:
-        self.descriptors = descriptors
-        self._starts = descriptors.starts
-        self._reader = reader
-        self._processes: dict[int, tuple[ProcessId, str] | None] = {}
-        self.holders = _Known(self._find).__getitem__
-
-    def all_holders(self, inodes: Sequence[int]) -> Iterator[tuple[Holder, ...]]:
-        """Yield who holds each of many inodes, quickly for those that have a single descriptor."""
-        several, processes = self.descriptors.several, self._processes
-        for inode, pair in zip(inodes, map(self.descriptors.single.get, inodes), strict=True):
-            if pair is None:
-                yield ()
-            elif inode not in several and (process := processes.get(pair[0])):
-                yield (make_holder((*process, (pair[1],))),)
-            else:
-                yield self.holders(inode)
-
-    def _find(self, inode: int) -> tuple[Holder, ...]:
-        """Return who holds an inode, the lowest pid first; nobody for inode 0."""
-        pairs = self.descriptors.of(inode)
-        if not pairs:
-            return ()
-        if len(pairs) == 1:
-            pid, number = pairs[0]
-            process = self._process(pid)
-            return () if process is None else (make_holder((*process, (number,))),)
-        fds: dict[int, list[int]] = {}
-        for pid, number in sorted(pairs):
-            fds.setdefault(pid, []).append(number)
-        return tuple(
-            Holder(*process, tuple(numbers)) for pid, numbers in fds.items() if (process := self._process(pid))
-        )
-
-    def _process(self, pid: int) -> tuple[ProcessId, str] | None:
-        """Return a process that has not ended since the look, with its name."""
-        if pid in self._processes:
-            return self._processes[pid]
-        process = ProcessId(pid, self._starts[pid])
-        name = self._reader.name(process)
-        found = self._processes[pid] = None if name is None else (process, name)
-        return found
+    return sorted(entries, key=place)
 
 
 def _is_wanted(row: Row, kinds: frozenset[str], families: frozenset[int]) -> bool:
     return (not kinds or row.kind in kinds) and (row.family not in INET or row.family in families)
-
-
-def _unlisted_row(inode: int, holders: tuple[Holder, ...]) -> Row:
-    """Return a row for a socket of which only the name of its protocol is known, in the place of its local end."""
-    name = b""
-    for holder in holders:
-        try:
-            name = os.getxattr(f"/proc/{holder.pid}/fd/{holder.fds[0]}", _PROTOCOL_NAME).rstrip(b"\0")
-            break
-        except OSError:
-            continue
-    return Row(0, UNLISTED, 0, states.CLOSED, 0, 0, name, 0, b"", 0, 0, 0, None, inode, 0, 0, 0, NO_ATTRIBUTES)
 
 
 def processes_of(entries: Iterable[Entry]) -> dict[ProcessId, Process]:

@@ -12,8 +12,8 @@ import click
 from pktproc.cli.selection_options import SelectionOptions
 from pktproc.errors import UsageError
 from pktproc.inventory import states
-from pktproc.inventory.wish import Wish
 from pktproc.inventory.rows import AF_INET, AF_INET6, INET
+from pktproc.inventory.wish import Wish
 
 if TYPE_CHECKING:
     from pktproc.listing import Question
@@ -124,7 +124,7 @@ class SocketsOptions:
         return cls(
             tables=tables,
             families=families,
-            states=_states(chosen, wish, everything=named or chosen["events"]),
+            states=_states(chosen, wish, everything=named or chosen["events"] or chosen["summary"]),
             wish=wish,
             selection=selection,
             netns=chosen["netns"],

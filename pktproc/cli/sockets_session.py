@@ -10,10 +10,12 @@ from collections.abc import Mapping
 
 from pktproc.cli.sockets_options import SocketsOptions
 from pktproc.cli.talk import say
+from pktproc.inventory.remembered import LastHolders
 from pktproc.inventory.rows import Listing
 from pktproc.kernel import cgroups
 from pktproc.listing import Looker, processes_of
 from pktproc.output.socket_ends import Ends, resolved_name
+from pktproc.output.socket_summary import summary
 from pktproc.output.socket_table import Look, table
 from pktproc.output.stream import write_all
 
@@ -22,11 +24,45 @@ def run(options: SocketsOptions) -> None:
     """Do what the options ask for."""
     # All that is made here lives until the end: to look for what could be let go of takes a third of the time.
     gc.disable()
-    with Looker(options.question()) as looker:
-        listing = looker.look()
-        write_all(sys.stdout.fileno(), written(listing, options))
+    question = options.question()
+    with Looker(
+        question, remembered=_remembered(options), keeps=options.watch_s is not None or options.events
+    ) as looker:
+        if options.watch_s is not None:
+            from pktproc.cli import sockets_watch  # noqa: PLC0415 - rich
+
+            gc.enable()
+            sockets_watch.run(looker, options, options.watch_s)
+        elif options.events:
+            from pktproc.cli.sockets_events import Events  # noqa: PLC0415 - only where it is asked for
+
+            gc.enable()
+            Events(looker, question, options, Ends({}, numeric=options.numeric)).run()
+        else:
+            _once(looker, options)
+
+
+def _remembered(options: SocketsOptions) -> LastHolders | None:
+    if options.store is None:
+        return None
+    from pktproc.remembering import recorded_holders  # noqa: PLC0415 - sqlite3
+
+    return recorded_holders(options.store)
+
+
+def _once(looker: Looker, options: SocketsOptions) -> None:
+    listing = looker.look()
+    text = summary(listing) if options.summary else written(listing, options)
+    write_all(sys.stdout.fileno(), text)
     for note in listing.notes:
         say(note)
+    if options.signal or options.close:
+        from pktproc.cli import sockets_endings  # noqa: PLC0415 - only where it is asked for
+
+        if options.signal:
+            sockets_endings.kill(listing.entries, options)
+        else:
+            sockets_endings.close(listing.entries, looker, options)
 
 
 def written(listing: Listing, options: SocketsOptions) -> str:

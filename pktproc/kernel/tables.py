@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from pktproc.errors import EngineError, Unsupported
+from pktproc.errors import Denied, EngineError, Unsupported
 from pktproc.inventory.rows import Row
 from pktproc.kernel import inet_table, namespaces, netlink_diag, packet_diag, proc_rows, unix_diag, vsock_diag
 from pktproc.kernel.diag_dump import DumpSocket
+from pktproc.kernel.sock_diag import EndedSockets
 
 TABLES = ("tcp", "udp", "udplite", "raw", "icmp", "sctp", "dccp", "mptcp", "unix", "packet", "nl", "vsock")
 """The tables that can be asked for, in the order of a listing."""
 
+_GONE = frozenset({errno.ENOENT, errno.ESTALE})
 _COOKIE = attrgetter("cookie")
 
 
@@ -53,6 +57,26 @@ class Tables:
     def interfaces(self) -> dict[int, str]:
         """Return the names of the namespace's interfaces by ifindex."""
         return namespaces.run_inside(self._path, lambda: dict(socket.if_nameindex()))
+
+    def ended(self) -> EndedSockets:
+        """Return what hears of the ends of TCP and UDP sockets; raise `Denied` or `Unsupported` where nothing does."""
+        return namespaces.run_inside(self._path, lambda: EndedSockets(self.netns))
+
+    def destroy(self, row: Row) -> None:
+        """Have the kernel close the socket of a row, whoever holds it (SOCK_DESTROY).
+
+        Raise `Unsupported` for a kind or state that it does not close, `Denied` without CAP_NET_ADMIN, and EngineError
+        if the socket is gone by now.
+        """
+        if row.kind not in inet_table.PROTOCOLS or not row.cookie:
+            raise Unsupported(f"the kernel closes no {row.kind} sockets")
+        code = self._diag.destroy(inet_table.destroy_request(row))
+        if code in (errno.EPERM, errno.EACCES):
+            raise Denied("closing sockets needs CAP_NET_ADMIN: run as root")
+        if code in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise Unsupported(f"the kernel does not close {row.kind} sockets in this state")
+        if code:
+            raise EngineError(f"the socket is gone: {os.strerror(code)}" if code in _GONE else os.strerror(code))
 
     def read(self, table: str, extent: Extent) -> list[Row]:
         """Return the sockets of one of `TABLES`.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pktproc.inventory.rows import AF_INET, Entry, Holder, Listing, Peer, Row
+from pktproc.inventory.rows import AF_INET, Entry, Holder, Key, Listing, Peer, Row
 from pktproc.inventory.states import LABELS
 from pktproc.output import socket_details
 from pktproc.output.escape import escape_name
@@ -13,6 +14,7 @@ from pktproc.output.socket_ends import Ends
 from pktproc.output.table_layout import Column, lay_out
 
 NOBODY = "-"
+_NS_PER_S = 1_000_000_000
 _STYLES = {"LISTEN": "32", "TIME-WAIT": "2", "FIN-WAIT-2": "2", "CLOSE-WAIT": "33", "SYN-SENT": "33", "SYN-RECV": "33"}
 
 
@@ -22,7 +24,7 @@ class Look:
 
     `width` is that of the terminal, None for no limit. `kinds`, `states`, `peers` and `namespaces` say which columns
     there are beside the others. `fds` puts the descriptors of the process with this pid in front. `timers`, `extended`,
-    `info` and `memory` add details under each socket, or behind it with `one_line`.
+    `info` and `memory` add details under each socket, or behind it with `one_line`. `marks` are colours of whole lines.
     """
 
     width: int | None = None
@@ -38,6 +40,7 @@ class Look:
     memory: bool = False
     one_line: bool = False
     cgroups: Mapping[int, str] | None = None
+    marks: Mapping[Key, str] | None = None
 
 
 def table(listing: Listing, ends: Ends, look: Look) -> str:
@@ -51,7 +54,21 @@ def table(listing: Listing, ends: Ends, look: Look) -> str:
         if look.one_line:
             columns.append(Column("", details))
             details = None
-    return lay_out(columns, width=look.width, colour=look.colour, header=look.header, below=details)
+    marks = [look.marks.get(row.key, "") for row in rows] if look.marks and look.colour else None
+    return lay_out(columns, width=look.width, colour=look.colour, header=look.header, below=details, line_styles=marks)
+
+
+def event_line(action: str, time_ns: int, entry: Entry, ends: Ends) -> str:
+    """Return a line that says that a socket opened or closed, and whose it was."""
+    row = entry.row
+    seconds, fraction = divmod(time_ns, _NS_PER_S)
+    clock = f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{fraction // 1_000_000:03d}"
+    (holder,) = _holder_texts([entry], denied=False)
+    if not entry.holders:
+        holder = "?closed" if action == "closed" else NOBODY
+    state = LABELS.get(row.state, str(row.state))
+    local, remote = _joined(row, ends.local(row)), _joined(row, ends.remote(row, entry.peer))
+    return f"{clock} {action:6} {row.kind:5} {state:10} {local} {remote} {holder}"
 
 
 def _columns(listing: Listing, rows: Sequence[Row], ends: Ends, look: Look) -> Iterator[Column]:
@@ -67,7 +84,7 @@ def _columns(listing: Listing, rows: Sequence[Row], ends: Ends, look: Look) -> I
     remote = _remote_texts(entries, ends) if look.peers else _texts(rows, ends, remote=True)
     yield Column("Peer Address:Port", remote, least=21)
     if look.namespaces:
-        yield Column("Namespace", [escape_name(listing.namespaces.get(row.netns, "?")) for row in rows], least=8)
+        yield Column("Namespace", [_namespace(row, listing) for row in rows], least=8)
     yield Column("Process", _holder_texts(entries, denied=listing.denied), least=16, bold=True)
     if look.peers:
         others = [_peer_text(entry.peer) for entry in entries]
@@ -75,6 +92,10 @@ def _columns(listing: Listing, rows: Sequence[Row], ends: Ends, look: Look) -> I
             yield Column("Other end", others, least=12)
     if listing.sharing:
         yield Column("Shared", [_sharing_text(listing.sharing.get(row.key, 0)) for row in rows])
+
+
+def _namespace(row: Row, listing: Listing) -> str:
+    return escape_name(listing.namespaces.get(row.netns, str(row.netns))) if row.netns else NOBODY
 
 
 def _texts(rows: Iterable[Row], ends: Ends, *, remote: bool) -> list[str]:

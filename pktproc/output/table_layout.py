@@ -33,20 +33,23 @@ def lay_out(
     colour: bool = False,
     header: bool = True,
     below: Sequence[str] | None = None,
+    line_styles: Sequence[str] | None = None,
 ) -> str:
     """Return the lines of a table, each with a newline; `below` has a text for under each line, where it is not empty.
 
-    Texts are taken as printable. Nothing is cut without a `width`.
+    `line_styles` are SGR codes of whole lines. Texts are taken as printable. Nothing is cut without a `width`.
     """
     widths = _widths(columns, width, header=header)
     titles = [column.title for column in columns]
     lines = [_line(titles, columns, widths, _BOLD if colour else "")] if header else []
     if colour or width is not None or not all(map(_is_narrow, (column.texts for column in columns))):
-        lines += _careful_lines(columns, widths, width, colour=colour)
+        careful = list(_careful_lines(columns, widths, width, colour=colour))
+        lines += careful if line_styles is None else map(_styled, careful, line_styles)
     else:
         forms = [f"%{'' if column.right else '-'}{size}s" for column, size in zip(columns, widths, strict=True)]
         forms[-1] = "%s"
-        lines += map(_GAP.join(forms).__mod__, zip(*(column.texts for column in columns), strict=True))
+        drawn = map(_GAP.join(forms).__mod__, zip(*(column.texts for column in columns), strict=True))
+        lines += map(str.rstrip, drawn) if "" in columns[-1].texts else drawn
     if below is not None:
         first = lines[: len(lines) - len(below)]
         pairs = zip(lines[len(first) :], below, strict=True)

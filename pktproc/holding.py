@@ -1,0 +1,85 @@
+"""Who holds which socket: the descriptors of one look joined with the names of their processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+from pktproc.inventory.rows import NO_ATTRIBUTES, UNLISTED, Holder, Row, make_holder
+from pktproc.inventory.states import CLOSED
+from pktproc.kernel.descriptor_table import Descriptors
+from pktproc.kernel.processes import ProcessReader
+from pktproc.model import ProcessId
+
+_PROTOCOL_NAME = "system.sockprotoname"
+
+
+class _Known(dict[int, tuple[Holder, ...]]):
+    """Holders by inode, each found once."""
+
+    def __init__(self, find: Callable[[int], tuple[Holder, ...]]) -> None:
+        super().__init__({0: ()})
+        self._find = find
+
+    def __missing__(self, inode: int) -> tuple[Holder, ...]:
+        found = self[inode] = self._find(inode)
+        return found
+
+
+class Join:
+    """Name the holders of inodes by one look at all descriptors."""
+
+    def __init__(self, reader: ProcessReader, descriptors: Descriptors) -> None:
+        self.descriptors = descriptors
+        self._starts = descriptors.starts
+        self._reader = reader
+        self._processes: dict[int, tuple[ProcessId, str] | None] = {}
+        self.holders = _Known(self._find).__getitem__
+
+    def all_holders(self, inodes: Sequence[int]) -> Iterator[tuple[Holder, ...]]:
+        """Yield who holds each of many inodes, quickly for those that have a single descriptor."""
+        several, processes = self.descriptors.several, self._processes
+        for inode, pair in zip(inodes, map(self.descriptors.single.get, inodes), strict=True):
+            if pair is None:
+                yield ()
+            elif inode not in several and (process := processes.get(pair[0])):
+                yield (make_holder((*process, (pair[1],))),)
+            else:
+                yield self.holders(inode)
+
+    def _find(self, inode: int) -> tuple[Holder, ...]:
+        """Return who holds an inode, the lowest pid first; nobody for inode 0."""
+        pairs = self.descriptors.of(inode)
+        if not pairs:
+            return ()
+        if len(pairs) == 1:
+            pid, number = pairs[0]
+            process = self._process(pid)
+            return () if process is None else (make_holder((*process, (number,))),)
+        fds: dict[int, list[int]] = {}
+        for pid, number in sorted(pairs):
+            fds.setdefault(pid, []).append(number)
+        return tuple(
+            Holder(*process, tuple(numbers)) for pid, numbers in fds.items() if (process := self._process(pid))
+        )
+
+    def _process(self, pid: int) -> tuple[ProcessId, str] | None:
+        """Return a process that has not ended since the look, with its name."""
+        if pid in self._processes:
+            return self._processes[pid]
+        process = ProcessId(pid, self._starts[pid])
+        name = self._reader.name(process)
+        found = self._processes[pid] = None if name is None else (process, name)
+        return found
+
+
+def unlisted_row(inode: int, holders: tuple[Holder, ...]) -> Row:
+    """Return a row for a socket of which only the name of its protocol is known, in the place of its local end."""
+    name = b""
+    for holder in holders:
+        try:
+            name = os.getxattr(f"/proc/{holder.pid}/fd/{holder.fds[0]}", _PROTOCOL_NAME).rstrip(b"\0")
+            break
+        except OSError:
+            continue
+    return Row(0, UNLISTED, 0, CLOSED, 0, 0, name, 0, b"", 0, 0, 0, None, inode, 0, 0, 0, NO_ATTRIBUTES)
