@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from pktproc.inventory.rows import NO_ATTRIBUTES, UNLISTED, Holder, Row, make_holder
+from pktproc.attribution.process_selection import ProcessJudge, ProcessSelection
+from pktproc.inventory.rows import NO_ATTRIBUTES, UNLISTED, Entry, Holder, Row, make_holder
 from pktproc.inventory.states import CLOSED
 from pktproc.kernel.descriptor_table import Descriptors
 from pktproc.kernel.processes import ProcessReader
 from pktproc.model import ProcessId
+
+Label = Callable[[str, int], str]
+Write = Callable[[tuple[Holder, ...], int], str]
 
 _PROTOCOL_NAME = "system.sockprotoname"
 
@@ -36,16 +40,21 @@ class Join:
         self._processes: dict[int, tuple[ProcessId, str] | None] = {}
         self.holders = _Known(self._find).__getitem__
 
-    def all_holders(self, inodes: Sequence[int]) -> Iterator[tuple[Holder, ...]]:
-        """Yield who holds each of many inodes, quickly for those that have a single descriptor."""
-        several, processes = self.descriptors.several, self._processes
-        for inode, pair in zip(inodes, map(self.descriptors.single.get, inodes), strict=True):
-            if pair is None:
-                yield ()
-            elif inode not in several and (process := processes.get(pair[0])):
-                yield (make_holder((*process, (pair[1],))),)
-            else:
-                yield self.holders(inode)
+    def texts(self, inodes: Sequence[int], label: Label, write: Write) -> list[str]:
+        """Return texts for who holds each of many inodes, `nginx[123] fd 3` for those that have a single descriptor.
+
+        `label` writes a process, `write` the holders of all other inodes.
+        """
+        several, single = self.descriptors.several, self.descriptors.single
+        found = {pid: self._process(pid) for pid in self._starts}
+        labels = {pid: label(process[1], pid) for pid, process in found.items() if process is not None}
+        pairs = map({**single, **dict.fromkeys(several)}.get if several else single.get, inodes)
+        return [
+            f"{text} fd {pair[1]}"
+            if pair is not None and (text := labels.get(pair[0]))
+            else write(self.holders(inode), inode)
+            for inode, pair in zip(inodes, pairs, strict=True)
+        ]
 
     def _find(self, inode: int) -> tuple[Holder, ...]:
         """Return who holds an inode, the lowest pid first; nobody for inode 0."""
@@ -83,3 +92,27 @@ def unlisted_row(inode: int, holders: tuple[Holder, ...]) -> Row:
         except OSError:
             continue
     return Row(0, UNLISTED, 0, CLOSED, 0, 0, name, 0, b"", 0, 0, 0, None, inode, 0, 0, 0, NO_ATTRIBUTES)
+
+
+class Selected:
+    """Say which sockets are held by processes of a selection."""
+
+    def __init__(self, selection: ProcessSelection, reader: ProcessReader) -> None:
+        self._selection = selection
+        self._reader = reader
+        self._judge = ProcessJudge(selection, reader.read)
+
+    def fits(self, entry: Entry) -> bool:
+        """Say whether a selected process holds a socket; where nobody is known to, its user decides."""
+        chosen = self._selection
+        if not entry.holders and chosen.uids and not (chosen.pids or chosen.names or chosen.containers):
+            return entry.row.uid in chosen.uids
+        return self.holds(entry.holders)
+
+    def holds(self, holders: Iterable[Holder]) -> bool:
+        """Say whether one of some holders is selected."""
+        return any(self._is_selected(holder) for holder in holders)
+
+    def _is_selected(self, holder: Holder) -> bool:
+        process = self._reader.read(holder.pid)
+        return process is not None and process.id == holder.process and self._judge.wants(process)

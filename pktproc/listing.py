@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from pktproc.attribution.process_selection import ProcessJudge, ProcessSelection
 from pktproc.errors import Denied, EngineError
-from pktproc.holding import Join, unlisted_row
+from pktproc.holding import Join, Selected, unlisted_row
 from pktproc.inventory import states
 from pktproc.inventory.remembered import LastHolders
-from pktproc.inventory.rows import INET, Entry, Holder, Listing, Row, make_entry
+from pktproc.inventory.rows import INET, Entry, Listing, Row, make_row
 from pktproc.inventory.sharing import sharing
 from pktproc.kernel import namespaces
 from pktproc.kernel.descriptor_table import Descriptors
@@ -25,13 +23,15 @@ from pktproc.kernel.tables import TABLES, Extent, Tables
 from pktproc.model import Process, ProcessId
 
 if TYPE_CHECKING:
+    from pktproc.attribution.process_selection import ProcessSelection
     from pktproc.inventory.conditions import Condition
 
 ALL_NAMESPACES = "all"
+_STATE, _REMOTE_PORT = Row._fields.index("state"), Row._fields.index("remote_port")
+Fields = Sequence[Sequence[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What sockets are wanted.
 
     `tables` are some of `TABLES`, `kinds` what is wanted of them (empty for all), `families` the AF_ numbers of inet
@@ -45,7 +45,7 @@ class Question:
     families: frozenset[int] = INET
     states: int = states.ALL
     condition: Condition | None = None
-    processes: ProcessSelection = field(default_factory=ProcessSelection)
+    processes: ProcessSelection | None = None
     netns: tuple[str, ...] = ()
     peers: bool = True
     info: bool = False
@@ -63,7 +63,6 @@ class Looker:
         self._remembered = remembered or LastHolders()
         self._keeps = keeps
         self._reader = ProcessReader()
-        self._judge = ProcessJudge(question.processes, self._reader.read)
         self._tables: dict[int, Tables] = {}
         self._notes: dict[str, None] = {}
         with ExitStack() as opened:
@@ -93,17 +92,20 @@ class Looker:
         for tables in self._spaces():
             rows += self._rows(tables)
         join = Join(self._reader, self._descriptors.look())
-        entries = self._everything(rows, join) if self._is_plain else list(self._selected(rows, join))
-        if self._question.processes.pids:
+        entries = list(self._selected(rows, join))
+        if self._question.processes is not None and self._question.processes.pids:
             entries = _by_descriptor(entries, self._question.processes.pids)
-        self._explain_unknown(join.descriptors)
         if self._keeps:
             self._remembered.note(entries)
+        return self._listing(entries, rows, join)
+
+    def _listing(self, entries: Sequence[Entry], rows: Iterable[Row], join: Join) -> Listing:
+        self._explain_unknown(join.descriptors)
         names = namespaces.names()
         return Listing(
             entries,
             namespaces={netns: names.get(netns, str(netns)) for netns in self._tables},
-            interfaces=self._interfaces(entries),
+            interfaces=self._interfaces(rows),
             sharing=sharing(rows),
             denied=bool(join.descriptors.denied),
             notes=tuple(self._notes),
@@ -141,7 +143,7 @@ class Looker:
     def _wanted_spaces(self, own: int) -> dict[int, Path | None]:
         question = self._question
         wanted: dict[int, Path | None] = {}
-        if ALL_NAMESPACES in question.netns or (not question.netns and not question.processes.everything):
+        if ALL_NAMESPACES in question.netns or (not question.netns and question.processes is not None):
             wanted = {netns: space.path for netns, space in namespaces.discover().items()}
         for name in self._names:
             path = namespaces.named(name)
@@ -156,32 +158,48 @@ class Looker:
         # The other end of a connection can be in another state than what was asked for.
         mask = question.states | (states.CONNECTED if question.peers else 0)
         extent = Extent(mask, question.info, question.memory)
-        for table in question.tables:
-            if table == "vsock" and tables.netns != next(iter(self._tables)):
-                continue  # which are in no namespace
+        for table in self._tables_of(tables):
             try:
                 rows += tables.read(table, extent)
             except (EngineError, OSError) as error:
                 self._notes[str(error)] = None
         return rows
 
+    def _tables_of(self, tables: Tables) -> Iterator[str]:
+        """Yield the tables that are wanted of a namespace; vsock sockets are in none, and listed with the first."""
+        first = next(iter(self._tables))
+        yield from (table for table in self._question.tables if table != "vsock" or tables.netns == first)
+
     @property
-    def _is_plain(self) -> bool:
+    def is_plain(self) -> bool:
         """Say whether sockets are wanted for their kinds and states alone, so that none must be looked at closely."""
         question = self._question
-        return question.condition is None and question.processes.everything and not question.peers
+        chosen = (question.condition, question.processes, question.kinds or None)
+        return (
+            chosen == (None, None, None) and not question.peers and not self._remembered and question.families == INET
+        )
 
-    def _everything(self, rows: list[Row], join: Join) -> list[Entry]:
-        """Return all sockets of the wanted kinds and states: what `_selected` does for each, done for all at once."""
-        question = self._question
-        kinds, families = question.kinds, question.families
-        if question.states != states.ALL:
-            rows = [row for row in rows if question.states >> row[3] & 1]
-        if kinds or families != INET:
-            rows = [row for row in rows if _is_wanted(row, kinds, families)]
-        held = join.all_holders([row[13] for row in rows])
-        entries = list(map(make_entry, zip(rows, held, repeat(None), repeat(False))))
-        return list(map(self._with_last, entries)) if self._remembered else entries
+    def look_plainly(self) -> tuple[Fields, Join, Listing]:
+        """Return what `look` does where `is_plain`, field by field, with what knows the holders.
+
+        The listing has all but the entries: to make objects of tens of thousands of sockets takes most of the time.
+        """
+        self._notes.clear()
+        fields: list[list[Any]] = [[] for _ in Row._fields]
+        extent = Extent(self._question.states)
+        for tables in self._spaces():
+            for table in self._tables_of(tables):
+                try:
+                    for column, values in zip(fields, tables.fields(table, extent), strict=True):
+                        column.extend(values)
+                except (EngineError, OSError) as error:
+                    self._notes[str(error)] = None
+        fields = _with_states(fields, self._question.states)
+        join = Join(self._reader, self._descriptors.look())
+        # Only what is bound without being connected can share a port, which are few.
+        alone = [index for index, port in enumerate(fields[_REMOTE_PORT]) if not port]
+        bound = [make_row([column[index] for column in fields]) for index in alone]
+        return fields, join, self._listing((), bound, join)
 
     def _with_last(self, entry: Entry) -> Entry:
         """Return an entry with who was last known to hold its socket, if nobody does."""
@@ -196,35 +214,17 @@ class Looker:
         peers = Peers(rows, join.holders)
         early = condition is not None and condition.needs_peers
         narrow = families != INET or bool(kinds)
-        everyone = question.processes.everything
+        selected = None if question.processes is None else Selected(question.processes, self._reader)
         for row in rows:
             if not mask >> row[3] & 1 or (narrow and not _is_wanted(row, kinds, families)):
                 continue
             entry = self._with_last(Entry(row, join.holders(row[13]), peers.of(row) if early else None))
             if condition is not None and not condition.fits(entry):
                 continue
-            if everyone or self._is_selected(entry):
+            if selected is None or selected.fits(entry):
                 yield entry if early or not question.peers else entry._replace(peer=peers.of(row))
-        if not everyone and question.tables == TABLES and not kinds and condition is None:
-            yield from self._unlisted({row.inode for row in rows}, join)
-
-    def _is_selected(self, entry: Entry) -> bool:
-        """Say whether a process that is selected holds a socket; where none is known, its user decides."""
-        uids = self._question.processes.uids
-        if not entry.holders and uids and not (self._question.processes.pids or self._question.processes.names):
-            return entry.row.uid in uids and not self._question.processes.containers
-        return any(self._is_selected_process(holder) for holder in entry.holders)
-
-    def _is_selected_process(self, holder: Holder) -> bool:
-        process = self._reader.read(holder.pid)
-        return process is not None and process.id == holder.process and self._judge.wants(process)
-
-    def _unlisted(self, listed: set[int], join: Join) -> Iterator[Entry]:
-        """Yield the sockets of the selected processes that no table of the kernel shows, with what they are of."""
-        for inode in join.descriptors.single.keys() - listed:
-            holders = join.holders(inode)
-            if any(self._is_selected_process(holder) for holder in holders):
-                yield Entry(unlisted_row(inode, holders), holders)
+        if selected and question.tables == TABLES and not kinds and condition is None:
+            yield from _unlisted({row.inode for row in rows}, join, selected)
 
     def _explain_unknown(self, descriptors: Descriptors) -> None:
         if descriptors.denied:
@@ -236,12 +236,20 @@ class Looker:
                 if table in tables.missing and table in ("sctp", "dccp", "vsock"):
                     self._notes[tables.missing[table]] = None
 
-    def _interfaces(self, entries: Iterable[Entry]) -> dict[tuple[int, int], str]:
-        bound = {entry.row.netns for entry in entries if entry.row.ifindex}
+    def _interfaces(self, rows: Iterable[Row]) -> dict[tuple[int, int], str]:
+        bound = {row[0] for row in rows if row[10]}
         found: dict[tuple[int, int], str] = {}
         for netns in bound & self._tables.keys():
             found |= {(netns, ifindex): name for ifindex, name in self._tables[netns].interfaces().items()}
         return found
+
+
+def _with_states(fields: list[list[Any]], mask: int) -> list[list[Any]]:
+    """Return the sockets in some states; most tables are asked for no others."""
+    if all(mask >> state & 1 for state in set(fields[_STATE])):
+        return fields
+    wanted = [bool(mask >> state & 1) for state in fields[_STATE]]
+    return [list(compress(column, wanted)) for column in fields]
 
 
 def _by_descriptor(entries: Iterable[Entry], pids: frozenset[int]) -> list[Entry]:
@@ -252,6 +260,14 @@ def _by_descriptor(entries: Iterable[Entry], pids: frozenset[int]) -> list[Entry
         return min(own, default=(0, 0))
 
     return sorted(entries, key=place)
+
+
+def _unlisted(listed: set[int], join: Join, selected: Selected) -> Iterator[Entry]:
+    """Yield the sockets of the selected processes that no table of the kernel shows, with what they are of."""
+    for inode in join.descriptors.single.keys() - listed:
+        holders = join.holders(inode)
+        if selected.holds(holders):
+            yield Entry(unlisted_row(inode, holders), holders)
 
 
 def _is_wanted(row: Row, kinds: frozenset[str], families: frozenset[int]) -> bool:

@@ -79,11 +79,12 @@ def sockets(
     tables = _many(kinds) or TABLES
     if unknown := [kind for kind in tables if kind not in TABLES]:
         raise UsageError(f"no kind {unknown[0]!r}: give some of {', '.join(TABLES)}")
+    chosen = ProcessSelection(frozenset(_many(pid)), _many(name), frozenset(_many(uid)), _many(container))
     question = Question(
         tables=tuple(table for table in TABLES if table in tables),
         states=_mask(_many(states)) if states else known_states.ALL if wish.states is None else wish.states,
         condition=wish.condition,
-        processes=ProcessSelection(frozenset(_many(pid)), _many(name), frozenset(_many(uid)), _many(container)),
+        processes=None if chosen.everything else chosen,
         netns=_many(netns),
         peers=peers,
         info=info,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pwd
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import click
 
@@ -40,8 +39,7 @@ with_selection_options = options_for("packets")
 """Give a command about packets the options that select processes."""
 
 
-@dataclass(frozen=True, slots=True)
-class SelectionOptions:
+class SelectionOptions(NamedTuple):
     """Hold which processes are selected: one of each group that is not empty must fit."""
 
     pids: frozenset[int]

@@ -111,7 +111,7 @@ class Events:
         return (
             row.kind in question.tables
             and row.family in question.families
-            and question.processes.everything
+            and question.processes is None
             and (question.condition is None or question.condition.fits(entry))
         )
 

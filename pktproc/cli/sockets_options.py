@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import click
 
@@ -83,8 +82,7 @@ def with_table_options(command: Command) -> Command:
     return command
 
 
-@dataclass(frozen=True, slots=True)
-class SocketsOptions:
+class SocketsOptions(NamedTuple):
     """Hold the options of one run; `wish` is what the words ask for, `signal` the one to send, 0 for none."""
 
     tables: tuple[str, ...]
@@ -157,7 +155,7 @@ class SocketsOptions:
             families=self.families,
             states=self.states,
             condition=self.wish.condition,
-            processes=self.selection.selection(),
+            processes=None if self.selection.everything else self.selection.selection(),
             netns=self.netns,
             peers=self.peers,
             info=self.info,
@@ -194,7 +192,11 @@ def _states(chosen: Mapping[str, Any], wish: Wish, *, everything: bool) -> int:
         return states.ALL
     if chosen["listening"]:
         return states.LISTENERS
-    return states.ALL if everything else states.CONNECTED
+    if everything:
+        return states.ALL
+    # Nothing of these is ever connected: to ask for them without seeing any would be pointless, as ss has it.
+    lower = chosen["table_packet"] or chosen["table_nl"] or chosen["family"] in ("link", "netlink")
+    return states.CONNECTED | (1 << states.CLOSED if lower else 0)
 
 
 def _check(chosen: Mapping[str, Any], *, named: bool) -> None:

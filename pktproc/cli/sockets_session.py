@@ -7,17 +7,20 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import partial
 
 from pktproc.cli.sockets_options import SocketsOptions
 from pktproc.cli.talk import say
 from pktproc.inventory.remembered import LastHolders
-from pktproc.inventory.rows import Listing
+from pktproc.inventory.rows import Listing, Row
 from pktproc.kernel import cgroups
 from pktproc.listing import Looker, processes_of
 from pktproc.output.socket_ends import Ends, resolved_name
 from pktproc.output.socket_summary import summary
-from pktproc.output.socket_table import Look, table
+from pktproc.output.socket_table import Look, drawn, holder_text, label, table
 from pktproc.output.stream import write_all
+
+_INODE = Row._fields.index("inode")
 
 
 def run(options: SocketsOptions) -> None:
@@ -51,6 +54,9 @@ def _remembered(options: SocketsOptions) -> LastHolders | None:
 
 
 def _once(looker: Looker, options: SocketsOptions) -> None:
+    if looker.is_plain and _is_plain(options):
+        _write_plainly(looker, options)
+        return
     listing = looker.look()
     text = summary(listing) if options.summary else written(listing, options)
     write_all(sys.stdout.fileno(), text)
@@ -112,3 +118,19 @@ def look_of(listing: Listing, options: SocketsOptions, named: Mapping[int, str])
         one_line=options.one_line,
         cgroups=named,
     )
+
+
+def _is_plain(options: SocketsOptions) -> bool:
+    details = options.timers or options.extended or options.info or options.memory or options.summary
+    return options.format == "table" and not (details or options.signal or options.close)
+
+
+def _write_plainly(looker: Looker, options: SocketsOptions) -> None:
+    """Write a table without making an object of each socket."""
+    fields, join, listing = looker.look_plainly()
+    write = partial(holder_text, denied=listing.denied)
+    holders = join.texts(fields[_INODE], label, write)
+    text = drawn(fields, holders, listing, ends_of(listing, options), look_of(listing, options, {}))
+    write_all(sys.stdout.fileno(), text)
+    for note in listing.notes:
+        say(note)

@@ -6,7 +6,6 @@ import shutil
 import sys
 import threading
 import time
-from dataclasses import replace
 
 from rich.console import Console
 from rich.live import Live
@@ -50,7 +49,7 @@ def _next(looker: Looker, course: Course) -> tuple[Listing, dict[Key, str]]:
     listing = looker.look()
     changes = course.take(listing.entries)
     entries: list[Entry] = [*listing.entries, *_closed(changes, listing)]
-    return replace(listing, entries=entries), _marks(changes)
+    return listing._replace(entries=entries), _marks(changes)
 
 
 def _closed(changes: Changes, listing: Listing) -> list[Entry]:
@@ -65,7 +64,7 @@ def _marks(changes: Changes) -> dict[Key, str]:
 
 
 def _write(listing: Listing, options: SocketsOptions, marks: dict[Key, str]) -> None:
-    look = replace(look_of(listing, options, cgroup_names(options)), marks=marks)
+    look = look_of(listing, options, cgroup_names(options))._replace(marks=marks)
     text = table(listing, ends_of(listing, options), look)
     write_all(sys.stdout.fileno(), f"{time.strftime('%H:%M:%S')}\n{text}\n")
 
@@ -73,7 +72,7 @@ def _write(listing: Listing, options: SocketsOptions, marks: dict[Key, str]) -> 
 def _screen(listing: Listing, options: SocketsOptions, marks: dict[Key, str]) -> Text:
     """Return what fits on the screen: the first lines, and how many more there are."""
     width, height = shutil.get_terminal_size()
-    look = replace(look_of(listing, options, cgroup_names(options)), marks=marks, width=width)
+    look = look_of(listing, options, cgroup_names(options))._replace(marks=marks, width=width)
     lines = table(listing, ends_of(listing, options), look).splitlines()
     shown = lines[: height - 2]
     rest = len(lines) - len(shown)

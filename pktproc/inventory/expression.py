@@ -25,11 +25,16 @@ PortOf = Callable[[str], int | None]
 
 def parse(words: Sequence[str], port_of: PortOf) -> Wish:
     """Return what words ask for; `port_of` knows the ports of services. Raise `UsageError` for what means nothing."""
-    tokens = [word for word in words for word in _TOKEN.findall(word)]
+    tokens = [token for word in words for token in _tokens(word)]
     parser = _Parser(tokens, port_of)
     mask = parser.states()
     condition = parser.whole() if parser.tokens else None
     return Wish(condition, mask, parser.places)
+
+
+def _tokens(word: str) -> list[str]:
+    """Return the tokens of one argument; a path is one, whatever is in it."""
+    return [word] if word.startswith(("/", "@", "unix:")) else _TOKEN.findall(word)
 
 
 class _Parser:

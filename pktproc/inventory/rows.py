@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -27,8 +26,7 @@ KINDS = (
 """The kinds of sockets, by ss's words for them (its column Netid), in the order of a listing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What the kernel tells of a socket beside its row; None is not told.
 
     `shutdown` has bit 0 for a closed receiving and bit 1 for a closed sending side. `cgroup` is a cgroup v2 id.
@@ -99,7 +97,12 @@ class Row(NamedTuple):
     @property
     def key(self) -> Key:
         """Return what tells this socket from all others, and stays the same as long as it lives."""
-        return self.netns, self.cookie, self.kind, 0 if self.cookie else self.inode
+        return key_of(self.netns, self.cookie, self.kind, self.inode)
+
+
+def key_of(netns: int, cookie: int, kind: str, inode: int) -> Key:
+    """Return the key of a socket: its inode counts only where the cookie is not told."""
+    return netns, cookie, kind, 0 if cookie else inode
 
 
 make_row = partial(tuple.__new__, Row)
@@ -149,8 +152,7 @@ class Entry(NamedTuple):
 make_entry = partial(tuple.__new__, Entry)
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """The sockets of one look, in the order of `KINDS`.
 
     `namespaces` maps the inode numbers of the namespaces that were looked at to their names, numbers where they have
@@ -160,8 +162,8 @@ class Listing:
     """
 
     entries: Sequence[Entry]
-    namespaces: Mapping[int, str] = field(default_factory=dict)
-    interfaces: Mapping[tuple[int, int], str] = field(default_factory=dict)
-    sharing: Mapping[Key, int] = field(default_factory=dict)
+    namespaces: Mapping[int, str] = {}
+    interfaces: Mapping[tuple[int, int], str] = {}
+    sharing: Mapping[Key, int] = {}
     denied: bool = False
     notes: tuple[str, ...] = ()

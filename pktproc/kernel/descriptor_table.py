@@ -26,8 +26,8 @@ class Descriptors:
     def take(self, inodes: Sequence[int], pairs: Sequence[Pair]) -> None:
         """Add descriptors, each with its inode."""
         fresh = dict(zip(inodes, pairs, strict=True))
-        if len(fresh) == len(inodes) and fresh.keys().isdisjoint(self.single):
-            self.single |= fresh
+        if len(fresh) == len(inodes) and not self.single:
+            self.single = fresh
             return
         for inode, pair in zip(inodes, pairs, strict=True):
             first = self.single.setdefault(inode, pair)

@@ -9,12 +9,12 @@ import socket
 import struct
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import repeat
+from typing import Any
 
 from pktproc.errors import Unsupported
-from pktproc.inventory.rows import AF_INET, Attributes, Row, make_row
+from pktproc.inventory.rows import AF_INET, NO_ATTRIBUTES, Attributes, Row, make_row
 from pktproc.kernel import netlink
 from pktproc.kernel.diag_dump import SOCK_DIAG_BY_FAMILY, DumpSocket
 from pktproc.kernel.inet_attributes import parse_attributes
@@ -23,6 +23,8 @@ from pktproc.model import V4_MAPPED_PREFIX
 IPPROTO_MPTCP = 262
 PROTOCOLS = {"tcp": 6, "udp": 17, "udplite": 136, "sctp": 132, "dccp": 33, "mptcp": IPPROTO_MPTCP, "raw": 255}
 """The kinds that inet_diag lists, with the numbers that it knows them by."""
+
+Fields = tuple[Sequence[Any], ...]
 
 _TCPDIAG_GETSOCK = 18
 _SOCKETS = frozenset({SOCK_DIAG_BY_FAMILY, _TCPDIAG_GETSOCK})  # an answer has the type of its request
@@ -62,25 +64,41 @@ def destroy_request(row: Row) -> bytes:
     return _REQUEST_HEAD.pack(family, PROTOCOLS[row.kind], 0, 0, 0xFFFFFFFF) + sockid
 
 
-def rows(diag: DumpSocket, kind: str, *, states: int, extensions: int = 0) -> Iterator[list[Row]]:
-    """Yield the sockets of one kind and both families, in lists.
+def rows(diag: DumpSocket, kind: str, *, states: int, extensions: int = 0) -> Iterator[Row]:
+    """Yield the sockets of one kind and both families.
 
     Raise `Unsupported` if the kernel does not list them this way.
     """
-    make = _RowMaker(diag.netns, kind)
+    for block in fields(diag, kind, states=states, extensions=extensions):
+        yield from map(make_row, zip(*block, strict=True))
+
+
+def fields(
+    diag: DumpSocket, kind: str, *, states: int, extensions: int = 0, attributes: bool = True
+) -> Iterator[Fields]:
+    """Yield the sockets of one kind field by field, in blocks: each has all first fields, all second ones, and so on.
+
+    Without `attributes` those of IPv4 sockets are left out. Raise `Unsupported` if the kernel does not list them this way.
+    """
+    blocks = _Blocks(diag.netns, kind, attributes=attributes)
     if kind == "tcp":
         # The older form of the request takes both families in one walk through the host's table, which costs a
         # millisecond for each 100,000 of its buckets.
         body = bytes([0, 0, 0, extensions]) + _ANY_SOCKET + _STATES.pack(states, 0)
-        yield from map(make.rows, diag.datagrams(body, kind, kind=_TCPDIAG_GETSOCK))
+        yield from blocks.of(_together(diag.datagrams(body, kind, kind=_TCPDIAG_GETSOCK)))
         return
     for family in _FAMILIES:
         try:
             body = request(kind, family, states=states, extensions=extensions)
-            yield from map(make.rows, diag.datagrams(body, kind))
+            yield from blocks.of(_together(diag.datagrams(body, kind)))
         except Unsupported:
             if family == socket.AF_INET:
                 raise
+
+
+def _together(datagrams: Iterator[memoryview]) -> memoryview:
+    """Return the messages of many datagrams in one: the more are taken apart at once, the less each costs."""
+    return memoryview(b"".join(map(bytes, datagrams)))  # copies, since each lies in the place of the one before
 
 
 def _wire_address(family: int, address: bytes) -> bytes:
@@ -88,9 +106,12 @@ def _wire_address(family: int, address: bytes) -> bytes:
 
 
 @cache
-def _layout(length: int) -> struct.Struct:
-    """Return the layout of a netlink message of `length` bytes that is an inet_diag message."""
-    return struct.Struct(f"=16x{_MESSAGE}{length - netlink.HEADER.size - _MESSAGE_BYTES}s")
+def _layout(length: int, rest: str) -> struct.Struct:
+    """Return the layout of a netlink message of `length` bytes that is an inet_diag message.
+
+    `rest` is `s` for attributes behind it, `x` to pass over them.
+    """
+    return struct.Struct(f"=16x{_MESSAGE}{length - netlink.HEADER.size - _MESSAGE_BYTES}{rest}")
 
 
 class _Addresses(dict[bytes, bytes]):
@@ -109,64 +130,63 @@ class _Attributes(dict[bytes, Attributes]):
         return found
 
 
-class _RowMaker:
-    """Turn the messages of one dump into rows."""
+class _Blocks:
+    """Take the datagrams of one dump apart, field by field."""
 
-    def __init__(self, netns: int, kind: str) -> None:
+    def __init__(self, netns: int, kind: str, *, attributes: bool) -> None:
         self._netns = netns
         self._kind = kind
+        self._wants_attributes = attributes
         self._v4 = _Addresses()
         self._attributes = _Attributes()
 
-    def rows(self, view: memoryview) -> list[Row]:
-        """Return the rows of a datagram."""
-        found: list[Row] = []
+    def of(self, view: memoryview) -> Iterator[Fields]:
+        """Yield the sockets of a datagram; those whose messages have the same length are one block."""
         while len(view) >= netlink.HEADER.size:
             length, kind, _, _, _ = netlink.HEADER.unpack_from(view)
             if not netlink.HEADER.size <= length <= len(view):
-                break
+                return
             taken = netlink.align(length)
             if kind in _SOCKETS and length == taken and length >= netlink.HEADER.size + _MESSAGE_BYTES:
-                count = _run(view, length)
-                found += self._columns(view[: count * length], _layout(length))
-                taken = count * length
+                taken = _run(view, length) * length
+                run = view[:taken]
+                families = bytes(run[netlink.HEADER.size :: length])
+                all_v4 = families.count(AF_INET) == len(families)
+                yield self._fields(run, length, all_v4=all_v4)
             view = view[taken:]
-        return found
 
-    def _columns(self, run: memoryview, layout: struct.Struct) -> list[Row]:
-        columns = list(zip(*layout.iter_unpack(run), strict=True))
+    def _fields(self, run: memoryview, length: int, *, all_v4: bool) -> Fields:
+        bare = all_v4 and not self._wants_attributes
+        columns = list(zip(*_layout(length, "x" if bare else "s").iter_unpack(run), strict=True))
         families, states, timers, retransmissions, local_ports, remote_ports = columns[:6]
-        local, remote = (self._texts(families, column) for column in columns[6:8])
-        ifindexes, cookies, expires, receiving, sending, uids, inodes, tails = columns[8:]
-        return list(
-            map(
-                make_row,
-                zip(
-                    repeat(self._netns),
-                    repeat(self._kind),
-                    families,
-                    states,
-                    receiving,
-                    sending,
-                    local,
-                    _ports(local_ports),
-                    remote,
-                    _ports(remote_ports),
-                    ifindexes,
-                    cookies,
-                    # With inode 0 the kernel reports uid 0 for "unknown" as for root.
-                    [uid if inode else None for uid, inode in zip(uids, inodes, strict=True)],
-                    inodes,
-                    timers,
-                    retransmissions,
-                    expires,
-                    map(self._attributes.__getitem__, tails),
-                ),
-            )
+        local, remote = (self._texts(families, column, all_v4=all_v4) for column in columns[6:8])
+        ifindexes, cookies, expires, receiving, sending, uids, inodes = columns[8:15]
+        count = len(families)
+        attributes = [NO_ATTRIBUTES] * count if bare else list(map(self._attributes.__getitem__, columns[15]))
+        return (
+            (self._netns,) * count,
+            (self._kind,) * count,
+            families,
+            states,
+            receiving,
+            sending,
+            list(local),
+            _ports(local_ports),
+            list(remote),
+            _ports(remote_ports),
+            ifindexes,
+            cookies,
+            # With inode 0 the kernel reports uid 0 for "unknown" as for root.
+            [uid if inode else None for uid, inode in zip(uids, inodes, strict=True)],
+            inodes,
+            timers,
+            retransmissions,
+            expires,
+            attributes,
         )
 
-    def _texts(self, families: tuple[int, ...], addresses: tuple[bytes, ...]) -> Iterator[bytes]:
-        if families.count(AF_INET) == len(families):
+    def _texts(self, families: tuple[int, ...], addresses: tuple[bytes, ...], *, all_v4: bool) -> Iterator[bytes]:
+        if all_v4:
             return map(self._v4.__getitem__, addresses)
         pairs = zip(families, addresses, strict=True)
         return (self._v4[address] if family == AF_INET else address for family, address in pairs)
@@ -176,11 +196,9 @@ def _run(view: memoryview, length: int) -> int:
     """Return how many messages from the first on have the length of the first and are of its type."""
     words = view[: len(view) // length * length].cast("I")
     step = length // 4
-    heads = list(zip(words[::step].tolist(), words[1::step].tolist(), strict=True))
-    first = heads[0]
-    if heads.count(first) == len(heads):
-        return len(heads)
-    return next(index for index, head in enumerate(heads) if head != first)
+    heads = zip(words[::step].tolist(), words[1::step].tolist(), strict=True)
+    first = words[0], words[1]
+    return next((index for index, head in enumerate(heads) if head != first), len(words) // step)
 
 
 def _ports(column: tuple[bytes, ...]) -> array[int]:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pktproc.errors import Denied, EngineError, Unsupported
 from pktproc.inventory.rows import Row
 from pktproc.kernel import inet_table, namespaces, netlink_diag, packet_diag, proc_rows, unix_diag, vsock_diag
 from pktproc.kernel.diag_dump import DumpSocket
-from pktproc.kernel.sock_diag import EndedSockets
 
 TABLES = ("tcp", "udp", "udplite", "raw", "icmp", "sctp", "dccp", "mptcp", "unix", "packet", "nl", "vsock")
 """The tables that can be asked for, in the order of a listing."""
 
+if TYPE_CHECKING:
+    from pktproc.kernel.sock_diag import EndedSockets
+
 _GONE = frozenset({errno.ENOENT, errno.ESTALE})
+_COOKIES = Row._fields.index("cookie")
 _COOKIE = attrgetter("cookie")
 
 
@@ -60,6 +62,8 @@ class Tables:
 
     def ended(self) -> EndedSockets:
         """Return what hears of the ends of TCP and UDP sockets; raise `Denied` or `Unsupported` where nothing does."""
+        from pktproc.kernel.sock_diag import EndedSockets  # noqa: PLC0415 - few listings need it
+
         return namespaces.run_inside(self._path, lambda: EndedSockets(self.netns))
 
     def destroy(self, row: Row) -> None:
@@ -88,6 +92,23 @@ class Tables:
         once = dict(zip(map(_COOKIE, rows), rows, strict=True))
         return rows if len(once) == len(rows) or 0 in once else list(once.values())
 
+    def fields(self, table: str, extent: Extent) -> list[list[Any]]:
+        """Return the sockets of one of `TABLES` field by field, those of IPv4 without attributes.
+
+        Otherwise it is what `read` returns, at half of the cost.
+        """
+        found: list[list[Any]] = [[] for _ in Row._fields]
+        if table in inet_table.PROTOCOLS and table not in self.missing:
+            try:
+                for block in inet_table.fields(self._diag, table, states=extent.states, attributes=False):
+                    for column, values in zip(found, block, strict=True):
+                        column.extend(values)
+            except (EngineError, OSError):
+                found[_COOKIES] = [0]
+            if len(set(found[_COOKIES])) == len(found[_COOKIES]) and 0 not in found[_COOKIES][:1]:
+                return found
+        return list(map(list, zip(*self.read(table, extent), strict=True))) or [[] for _ in Row._fields]
+
     def _table(self, table: str, extent: Extent) -> list[Row]:
         if table in self.missing:
             return self._from_procfs(table, extent)
@@ -111,8 +132,7 @@ class Tables:
                 return list(vsock_diag.rows(self._diag, states=extent.states))
             case "icmp":
                 raise Unsupported("no kernel lists ICMP sockets by sock_diag")
-        dumped = inet_table.rows(self._diag, table, states=extent.states, extensions=extent.extensions)
-        return list(chain.from_iterable(dumped))
+        return list(inet_table.rows(self._diag, table, states=extent.states, extensions=extent.extensions))
 
     def _from_procfs(self, table: str, extent: Extent) -> list[Row]:
         if table not in proc_rows.TABLES:

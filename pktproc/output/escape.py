@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Iterable
 
-from pktproc.packets.annotations import spell_surrogates
+from pktproc.packets.surrogates import spell_surrogates
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 _BARE_NAME = re.compile(r"[^\s\"<>\[\]?]+")

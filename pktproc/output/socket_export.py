@@ -10,6 +10,7 @@ from typing import Any
 
 from pktproc.inventory.naming import unix_name
 from pktproc.inventory.rows import (
+    AF_INET,
     AF_INET6,
     AF_NETLINK,
     AF_PACKET,
@@ -31,7 +32,7 @@ from pktproc.output.escape import csv_cell, escape, join_command
 from pktproc.output.names import transport, user_name
 from pktproc.output.socket_details import MEMORY_NAMES, TIMERS
 from pktproc.output.socket_ends import Ends
-from pktproc.packets.annotations import spell_surrogates
+from pktproc.packets.surrogates import spell_surrogates
 
 _ABSENT: tuple[Any, ...] = (None, (), {})
 Processes = Mapping[ProcessId, Process]
@@ -63,6 +64,7 @@ def _object(
     return _known(
         {
             "network": _known({"transport": row.kind, "type": _network_type(row), "protocol": _protocol(row)}),
+            "family": FAMILIES.get(row.family),
             "state": state_word(row.kind, row.state),
             "local": end_of(row, local=True),
             "remote": end_of(row, local=False),
@@ -108,9 +110,20 @@ def end_of(row: Row, *, local: bool) -> dict[str, Any]:
     return {"ethertype": port} if row.family == AF_PACKET and local else {}
 
 
+FAMILIES = {
+    AF_INET: "inet",
+    AF_INET6: "inet6",
+    AF_UNIX: "unix",
+    AF_NETLINK: "netlink",
+    AF_PACKET: "packet",
+    AF_VSOCK: "vsock",
+}
+"""The families of sockets by number. An `inet6` socket may talk IPv4, which `network.type` tells."""
+
+
 def _network_type(row: Row) -> str | None:
     if row.family not in INET:
-        return {AF_UNIX: "unix", AF_NETLINK: "netlink", AF_PACKET: "packet", AF_VSOCK: "vsock"}.get(row.family)
+        return None
     return "ipv6" if row.family == AF_INET6 and not row.local.startswith(V4_MAPPED_PREFIX) else "ipv4"
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from pktproc.inventory.rows import AF_INET, Entry, Holder, Key, Listing, Peer, Row
+from pktproc.inventory.rows import AF_INET, Entry, Holder, Key, Listing, Peer, Row, key_of, make_row
 from pktproc.inventory.states import LABELS
 from pktproc.output import socket_details
 from pktproc.output.escape import escape_name
@@ -14,12 +15,12 @@ from pktproc.output.socket_ends import Ends
 from pktproc.output.table_layout import Column, lay_out
 
 NOBODY = "-"
+Fields = Sequence[Sequence[Any]]
 _NS_PER_S = 1_000_000_000
 _STYLES = {"LISTEN": "32", "TIME-WAIT": "2", "FIN-WAIT-2": "2", "CLOSE-WAIT": "33", "SYN-SENT": "33", "SYN-RECV": "33"}
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """How a table looks.
 
     `width` is that of the terminal, None for no limit. `kinds`, `states`, `peers` and `namespaces` say which columns
@@ -45,16 +46,28 @@ class Look:
 
 def table(listing: Listing, ends: Ends, look: Look) -> str:
     """Return a listing as lines, one for each socket, and one more where there are details of it."""
-    entries = listing.entries
-    rows = [entry[0] for entry in entries]
-    columns = list(_columns(listing, rows, ends, look))
+    fields = fields_of(listing.entries)
+    return drawn(fields, _holder_texts(listing.entries, denied=listing.denied), listing, ends, look)
+
+
+def fields_of(entries: Sequence[Entry]) -> Fields:
+    """Return the rows of entries field by field."""
+    return list(zip(*(entry[0] for entry in entries), strict=True)) or [()] * len(Row._fields)
+
+
+def drawn(fields: Fields, holders: Sequence[str], listing: Listing, ends: Ends, look: Look) -> str:
+    """Return the table of rows that are given field by field, with the texts of their holders.
+
+    The entries of `listing` are asked for what takes more than that: `fds`, `peers`, `marks` and details.
+    """
+    columns = list(_columns(fields, holders, listing, ends, look))
     details = None
     if look.timers or look.extended or look.info or look.memory:
-        details = [_details(row, look) for row in rows]
+        details = [_details(entry.row, look) for entry in listing.entries]
         if look.one_line:
             columns.append(Column("", details))
             details = None
-    marks = [look.marks.get(row.key, "") for row in rows] if look.marks and look.colour else None
+    marks = [look.marks.get(entry.row.key, "") for entry in listing.entries] if look.marks and look.colour else None
     return lay_out(columns, width=look.width, colour=look.colour, header=look.header, below=details, line_styles=marks)
 
 
@@ -63,7 +76,7 @@ def event_line(action: str, time_ns: int, entry: Entry, ends: Ends) -> str:
     row = entry.row
     seconds, fraction = divmod(time_ns, _NS_PER_S)
     clock = f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{fraction // 1_000_000:03d}"
-    (holder,) = _holder_texts([entry], denied=False)
+    holder = holder_text(entry.holders, entry.row.inode, denied=False, last=entry.last)
     if not entry.holders:
         holder = "?closed" if action == "closed" else NOBODY
     state = LABELS.get(row.state, str(row.state))
@@ -71,47 +84,51 @@ def event_line(action: str, time_ns: int, entry: Entry, ends: Ends) -> str:
     return f"{clock} {action:6} {row.kind:5} {state:10} {local} {remote} {holder}"
 
 
-def _columns(listing: Listing, rows: Sequence[Row], ends: Ends, look: Look) -> Iterator[Column]:
+def _columns(fields: Fields, holders: Sequence[str], listing: Listing, ends: Ends, look: Look) -> Iterator[Column]:
     entries = listing.entries
     if look.fds:
         yield Column("FD", [_own_fds(entry.holders, look.fds) for entry in entries], right=True)
     if look.kinds:
-        yield Column("Netid", [row[1] for row in rows])
-    yield Column("State", [LABELS.get(row[3], str(row[3])) for row in rows], styles=_STYLES)
-    yield Column("Recv-Q", [str(row[4]) for row in rows], right=True)
-    yield Column("Send-Q", [str(row[5]) for row in rows], right=True)
-    yield Column("Local Address:Port", _texts(rows, ends, remote=False), least=21)
-    remote = _remote_texts(entries, ends) if look.peers else _texts(rows, ends, remote=True)
+        yield Column("Netid", fields[1])
+    yield Column("State", [LABELS.get(state, "?") for state in fields[3]], styles=_STYLES)
+    yield Column("Recv-Q", list(map(str, fields[4])), right=True)
+    yield Column("Send-Q", list(map(str, fields[5])), right=True)
+    yield Column("Local Address:Port", _texts(fields, ends, remote=False), least=21)
+    remote = _remote_texts(entries, ends) if look.peers else _texts(fields, ends, remote=True)
     yield Column("Peer Address:Port", remote, least=21)
     if look.namespaces:
-        yield Column("Namespace", [_namespace(row, listing) for row in rows], least=8)
-    yield Column("Process", _holder_texts(entries, denied=listing.denied), least=16, bold=True)
+        yield Column("Namespace", [_namespace(netns, listing) for netns in fields[0]], least=8)
+    yield Column("Process", holders, least=16, bold=True)
     if look.peers:
         others = [_peer_text(entry.peer) for entry in entries]
         if any(others):
             yield Column("Other end", others, least=12)
     if listing.sharing:
-        yield Column("Shared", [_sharing_text(listing.sharing.get(row.key, 0)) for row in rows])
+        keys = map(key_of, fields[0], fields[11], fields[1], fields[13])
+        shared = [_sharing_text(listing.sharing[key]) if key in listing.sharing else "" for key in keys]
+        if any(shared):
+            yield Column("Shared", shared)
 
 
-def _namespace(row: Row, listing: Listing) -> str:
-    return escape_name(listing.namespaces.get(row.netns, str(row.netns))) if row.netns else NOBODY
+def _namespace(netns: int, listing: Listing) -> str:
+    return escape_name(listing.namespaces.get(netns, str(netns))) if netns else NOBODY
 
 
-def _texts(rows: Iterable[Row], ends: Ends, *, remote: bool) -> list[str]:
+def _texts(fields: Fields, ends: Ends, *, remote: bool) -> list[str]:
     """Return the texts of one end of each row; those of plain IPv4 sockets are put together without a detour."""
     addresses, ports = ends.addresses, ends.ports
-    if remote:
-        return [
-            f"{addresses[row[8]]}:{ports[row[1]][row[9]]}" if row[2] == AF_INET else _joined(row, ends.remote(row))
-            for row in rows
-        ]
-    return [
-        f"{addresses[row[6]]}:{ports[row[1]][row[7]]}"
-        if row[2] == AF_INET and not row[10]
-        else _joined(row, ends.local(row))
-        for row in rows
+    at = 8 if remote else 6
+    devices = [0] * len(fields[0]) if remote else fields[10]
+    columns = (fields[1], fields[2], fields[at], fields[at + 1], devices)
+    write = ends.remote if remote else ends.local
+    texts = [
+        f"{addresses[address]}:{ports[kind][port]}" if family == AF_INET and not device else ""
+        for kind, family, address, port, device in zip(*columns, strict=True)
     ]
+    for index in [index for index, text in enumerate(texts) if not text]:
+        row = make_row([column[index] for column in fields])
+        texts[index] = _joined(row, write(row))
+    return texts
 
 
 def _remote_texts(entries: Iterable[Entry], ends: Ends) -> list[str]:
@@ -127,33 +144,26 @@ def _joined(row: Row, end: tuple[str, str]) -> str:
 
 
 def _holder_texts(entries: Iterable[Entry], *, denied: bool) -> list[str]:
-    names = _Names()
-    unknown = "?permission" if denied else NOBODY
-    texts = []
-    for row, holders, _, last in entries:
-        if len(holders) == 1 and not last:
-            ((process, name, fds),) = holders
-            texts.append(f"{names[process, name]} fd {fds[0] if len(fds) == 1 else _numbers(fds)}")
-        elif holders:
-            texts.append(
-                f"was {', '.join(names[holder[:2]] for holder in holders)}" if last else _several(holders, names)
-            )
-        else:
-            texts.append(unknown if row[13] else NOBODY)
-    return texts
+    return [holder_text(entry[1], entry[0][13], denied=denied, last=entry[3]) for entry in entries]
 
 
-class _Names(dict[tuple[object, str], str]):
-    """`nginx[123]` by (process, name), written once each."""
+def holder_text(holders: Sequence[Holder], inode: int, *, denied: bool, last: bool = False) -> str:
+    """Return who holds an inode: `nginx[123] fd 3,4; nginx[124] fd 3`, `was nginx[123]`, `?permission` or `-`."""
+    if last:
+        return f"was {', '.join(label(holder.name, holder.pid) for holder in holders)}"
+    if holders:
+        return _several(holders)
+    return "?permission" if denied and inode else NOBODY
 
-    def __missing__(self, key: tuple[tuple[int, int], str]) -> str:
-        (pid, _), name = key
-        text = self[key] = f"{escape_name(name)}[{pid}]"
-        return text
+
+@lru_cache(1 << 16)
+def label(name: str, pid: int) -> str:
+    """Return `nginx[123]`."""
+    return f"{escape_name(name)}[{pid}]"
 
 
-def _several(holders: Sequence[Holder], names: Mapping[tuple[object, str], str]) -> str:
-    return "; ".join(f"{names[holder[:2]]} fd {_numbers(holder.fds)}" for holder in holders)
+def _several(holders: Sequence[Holder]) -> str:
+    return "; ".join(f"{label(holder.name, holder.pid)} fd {_numbers(holder.fds)}" for holder in holders)
 
 
 def _numbers(fds: Iterable[int]) -> str:
@@ -168,12 +178,12 @@ def _peer_text(peer: Peer | None) -> str:
     if peer is None:
         return ""
     if peer.holders:
-        return _several(peer.holders, _Names())
+        return _several(peer.holders)
     return NOBODY if peer.inode else "not accepted yet"
 
 
 def _sharing_text(count: int) -> str:
-    return f"1 of {count} on this port" if count else ""
+    return f"1 of {count} on this port"
 
 
 def _details(row: Row, look: Look) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 _GAP = " "
 _CUT = "…"
 _BOLD = "1"
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A column: one text for each line. `least` is how far it may be cut for want of room, 0 for not at all.
 
     `styles` maps whole texts to SGR codes of the terminal (ECMA-48).
@@ -23,7 +22,7 @@ class Column:
     right: bool = False
     least: int = 0
     bold: bool = False
-    styles: Mapping[str, str] = field(default_factory=dict)
+    styles: Mapping[str, str] = {}
 
 
 def lay_out(

@@ -14,7 +14,7 @@ from pktproc.output.clock import utc
 from pktproc.output.escape import csv_cell, escape, join_command
 from pktproc.output.names import user_name
 from pktproc.output.usage_rows import NOTHING, OTHER_ROWS, is_rest, labels
-from pktproc.packets.annotations import spell_surrogates
+from pktproc.packets.surrogates import spell_surrogates
 
 _RATES = ("rate", "mean", "peak")
 _AMOUNTS = Amount._fields

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from pktproc.model import Attribution, Match, Process, Reason
+from pktproc.packets.surrogates import spell_surrogates
 
 PREFIX = "pktproc "
 MAX_COMMENT_BYTES = 65_000
@@ -37,7 +38,6 @@ _CUT = "..."
 _BARE = re.compile(r"[A-Za-z0-9._+:/@,-]+")
 _WORD = re.compile(r' ([a-z.]+)=([A-Za-z0-9._+:/@,-]+|"(?:[^"\\]|\\.)*")')
 _PID = re.compile(r"[0-9]{1,10}")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPELLING = r"(?:x(?:5c|[89a-f][0-9a-f])|ud[89a-f][0-9a-f]{2})"
 _MISTAKABLE = re.compile(rf"\\(?={_SPELLING})")
 _SPELLED = re.compile(rf"\\{_SPELLING}")
@@ -212,19 +212,6 @@ def parse_process(text: str) -> ProcessFacts | None:
         parent_name=_text(parent.get("name")),
         container_id=_text(facts.get("container")),
     )
-
-
-def spell_surrogates(text: str) -> str:
-    r"""Return a text in which lone surrogates are spelled: `\xNN` for an undecodable byte, `\uNNNN` for others."""
-    if text.isascii() or not _SURROGATE.search(text):
-        return text
-    return _SURROGATE.sub(_spell, text)
-
-
-def _spell(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    byte = code - _UNDECODABLE
-    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else f"\\u{code:04x}"
 
 
 def _spelled(text: str | None, characters: int) -> str | None:

@@ -46,11 +46,12 @@ class DescriptorIterator:
         if self._object is None:
             raise self._refusal or Unsupported("eBPF: closed")
         found = Descriptors()
-        for block in self._blocks(self._object):
-            pids, numbers, inodes, starts = zip(*RECORD.iter_unpack(block), strict=True)
+        told = b"".join(self._blocks(self._object))
+        if told:
+            pids, numbers, inodes, starts = zip(*RECORD.iter_unpack(told), strict=True)
             found.take(inodes, list(zip(pids, numbers, strict=True)))
-            found.starts |= zip(pids, starts, strict=True)
-        found.starts = {pid: start_ns // _NS_PER_TICK for pid, start_ns in found.starts.items()}
+            began = dict(zip(pids, starts, strict=True))
+            found.starts = {pid: start_ns // _NS_PER_TICK for pid, start_ns in began.items()}
         found.looked_at = len(found.starts)
         return found
 
