@@ -117,12 +117,13 @@ class SocketsOptions(NamedTuple):
         selection = SelectionOptions.of(chosen)
         tables, families = _tables(chosen)
         named = wish.places or not selection.everything
+        acts = any(chosen[name] not in (None, False) for name in ("events", "summary", "kill", "close"))
         number = _signal(chosen["kill"]) if chosen["kill"] is not None else 0
         _check(chosen, named=named or wish.condition is not None)
         return cls(
             tables=tables,
             families=families,
-            states=_states(chosen, wish, everything=named or chosen["events"] or chosen["summary"]),
+            states=_states(chosen, wish, everything=named or acts),
             wish=wish,
             selection=selection,
             netns=chosen["netns"],

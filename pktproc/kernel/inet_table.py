@@ -78,7 +78,7 @@ def fields(
 ) -> Iterator[Fields]:
     """Yield the sockets of one kind field by field, in blocks: each has all first fields, all second ones, and so on.
 
-    Without `attributes` those of IPv4 sockets are left out. Raise `Unsupported` if the kernel does not list them this way.
+    Without `attributes` those of IPv4 sockets are left out. Raise `Unsupported` if the kernel does not list them so.
     """
     blocks = _Blocks(diag.netns, kind, attributes=attributes)
     if kind == "tcp":
