@@ -39,8 +39,12 @@ def lay_out(
     `line_styles` are SGR codes of whole lines. Texts are taken as printable. Nothing is cut without a `width`.
     """
     widths = _widths(columns, width, header=header)
-    titles = [column.title for column in columns]
-    lines = [_line(titles, columns, widths, _BOLD if colour else "")] if header else []
+    lines: list[str] = []
+    if header:
+        titles = [column._replace(texts=(column.title,), styles={}, bold=False) for column in columns]
+        lines += (
+            _styled(line, _BOLD if colour else "") for line in _careful_lines(titles, widths, width, colour=False)
+        )
     if colour or width is not None or not all(map(_is_narrow, (column.texts for column in columns))):
         careful = list(_careful_lines(columns, widths, width, colour=colour))
         lines += careful if line_styles is None else map(_styled, careful, line_styles)
@@ -115,14 +119,6 @@ def _padded(text: str, size: int, *, right: bool) -> str:
     return f"{blanks}{text}" if right else f"{text}{blanks}"
 
 
-def _line(texts: Sequence[str], columns: Sequence[Column], widths: Sequence[int], style: str) -> str:
-    line = _GAP.join(
-        _padded(cut(text, size), size, right=column.right)
-        for text, column, size in zip(texts, columns, widths, strict=True)
-    ).rstrip()
-    return _styled(line, style)
-
-
 def _careful_lines(
     columns: Sequence[Column], widths: Sequence[int], width: int | None, *, colour: bool
 ) -> Iterator[str]:
@@ -134,7 +130,9 @@ def _careful_lines(
             wanted = size if room is None else min(size, room)
             if wanted <= 0:
                 break
-            shown = _padded(cut(text, wanted), wanted, right=column.right)
+            shown = cut(text, wanted)
+            if column.right or column is not columns[-1]:
+                shown = _padded(shown, wanted, right=column.right)
             style = column.styles.get(text, _BOLD if column.bold and text[:1] not in "-?" else "")
             parts.append(_styled(shown, style if colour else ""))
             if room is not None:

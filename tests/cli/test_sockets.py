@@ -1,0 +1,149 @@
+"""`pktproc sockets` at the command line: help, wrong use, forms, and what a terminal gets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from pktproc.cli.sockets_options import is_signal
+from pktproc.listing import Looker, Question
+from pktproc.output.socket_ends import Ends
+from pktproc.output.socket_table import Look, drawn, holder_text, label, table
+
+PKTPROC = [sys.executable, "-m", "pktproc", "sockets"]
+SGR = re.compile(r"\x1b\[\d*m")
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PKTPROC, *words], capture_output=True, text=True, check=False, timeout=60)
+
+
+def on_a_terminal(*words: str, columns: int) -> str:
+    script = f"unset COLUMNS; stty cols {columns}; {' '.join([*PKTPROC, *words])}"
+    done = subprocess.run(
+        ["script", "-qec", script, "/dev/null"], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.replace("\r", "")
+
+
+def test_help_answers_the_three_questions() -> None:
+    told = run("--help").stdout
+    for words in (
+        "who holds port 9000?",
+        "each fd of a process, and who is at the other end",
+        "both ends of this unix",
+    ):
+        assert words in told
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--kill"], "--kill"),
+        (["--close"], "--close"),
+        (["--watch", "1", "--events"], "--watch"),
+        (["-s", "--kill", ":80"], "--kill"),
+        (["--kill=NOSUCH", ":80"], "NOSUCH"),
+        (["--netns", "nosuch"], "nosuch"),
+        (["--user", "nosuch"], "nosuch"),
+        (["sport", "=", "nosuch"], "nosuch"),
+        (["--events", "--format", "csv"], "CSV"),
+        (["--watch", "1", "--format", "json"], "--watch"),
+        (["--family", "nosuch"], "nosuch"),
+    ],
+    ids=str,
+)
+def test_wrong_use_is_one_line_with_exit_code_2(words: list[str], named: str) -> None:
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pktproc: ")
+    assert named in line
+
+
+def test_a_kind_that_the_kernel_does_not_have_says_so() -> None:
+    done = run("-Sa")
+    assert done.returncode == 0
+    assert done.stdout.split() == [
+        "State",
+        "Recv-Q",
+        "Send-Q",
+        "Local",
+        "Address:Port",
+        "Peer",
+        "Address:Port",
+        "Process",
+    ]
+    if not any(line.startswith("SCTP") for line in open("/proc/net/protocols").read().splitlines()):  # noqa: PTH123, SIM115
+        assert "sctp" in done.stderr
+
+
+def test_words_behind_kill_are_signals_or_places() -> None:
+    assert [word for word in ("TERM", "sigkill", "9", "HUP", ":9000", "nginx", "0", "999") if is_signal(word)] == [
+        "TERM",
+        "sigkill",
+        "9",
+        "HUP",
+    ]
+
+
+def test_the_forms_tell_the_same() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        place = f":{listener.getsockname()[1]}"
+        (entry,) = json.loads(run(place, "--format", "json").stdout)
+        (row,) = csv.DictReader(io.StringIO(run(place, "--format", "csv").stdout))
+        _, line = run(place, "-n").stdout.splitlines()
+        assert run(place, "-n", "-H").stdout.split() == line.split()
+        number = listener.fileno()
+    assert f"127.0.0.1{place}" in line
+    assert (row["local_address"], f":{row['local_port']}") == ("127.0.0.1", place)
+    assert (entry["local"]["ip"], f":{entry['local']['port']}") == ("127.0.0.1", place)
+    assert row["pids"] == str(entry["holders"][0]["pid"]) == str(entry["process"]["pid"])
+    assert entry["holders"][0]["fds"] == [number] == [int(row["fds"])]
+
+
+def test_services_and_hosts_have_names_unless_numbers_are_asked_for() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        own.bind(("127.0.0.1", 0))
+        own.connect(("127.0.0.1", 53))
+        words = ("-u", "dport", "=", ":53")
+        assert "127.0.0.1:domain" in run(*words).stdout
+        assert "127.0.0.1:53" in run("-n", *words).stdout
+        assert "localhost:domain" in run("-r", *words).stdout
+
+
+def test_a_terminal_gets_colour_and_no_more_than_its_width() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        place = f":{listener.getsockname()[1]}"
+        for columns in (60, 200):
+            shown = on_a_terminal(place, columns=columns)
+            assert "\x1b[32mLISTEN" in shown
+            lines = [line for line in SGR.sub("", shown).splitlines() if not line.startswith("pktproc: ")]
+            assert max(map(len, lines)) <= columns
+        assert "\x1b" not in run(place).stdout
+
+
+def test_a_table_of_many_sockets_is_the_one_that_few_would_have() -> None:
+    """Plain listings are made field by field; what comes out is the same."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("::1", 0), family=socket.AF_INET6):
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(20)]
+        question = Question(tables=("tcp", "udp", "unix", "nl"), peers=False)
+        with Looker(question) as looker:
+            assert looker.is_plain
+            fields, join, plain = looker.look_plainly()
+            inodes = fields[13]
+            holders = join.texts(inodes, label, lambda held, inode: holder_text(held, inode, denied=plain.denied))
+            quick = drawn(fields, holders, plain, Ends({}), Look())
+            listing = looker.look()
+        careful = table(listing._replace(denied=plain.denied), Ends({}), Look())
+        for client in clients:
+            client.close()
+    assert sorted(quick.splitlines()) == sorted(careful.splitlines())
+    assert len(quick.splitlines()) > 20
