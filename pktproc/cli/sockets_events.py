@@ -24,7 +24,7 @@ from pktproc.listing import Looker, Question, processes_of
 from pktproc.model import V4_MAPPED_PREFIX, Protocol, Socket
 from pktproc.output.clock import utc
 from pktproc.output.socket_ends import Ends
-from pktproc.output.socket_export import objects
+from pktproc.output.socket_export import Objects
 from pktproc.output.socket_table import event_line
 from pktproc.output.stream import write_all
 
@@ -119,7 +119,7 @@ class Events:
         now = time.time_ns()
         if self._options.format == "json":
             listing = Listing([entry], self._namespaces)
-            (found,) = objects(listing, processes_of([entry]), {}, cmdline=self._options.cmdline)
+            (found,) = Objects(processes_of([entry]), {}, cmdline=self._options.cmdline).of(listing)
             head = {"@timestamp": utc(now), "event": {"action": f"socket-{action}"}}
             text = json.dumps(head | found)
         else:

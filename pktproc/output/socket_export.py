@@ -38,31 +38,34 @@ _ABSENT: tuple[Any, ...] = (None, (), {})
 Processes = Mapping[ProcessId, Process]
 
 
-def objects(
-    listing: Listing, processes: Processes, cgroups: Mapping[int, str], *, cmdline: bool = True
-) -> Iterator[dict[str, Any]]:
-    """Yield an object for each socket; a key whose value is not known is left out.
-
-    `processes` has more about the holders, where it is known.
-    """
-    for entry in listing.entries:
-        yield _object(entry, listing, processes, cgroups, cmdline=cmdline)
-
-
 def json_array(listing: Listing, processes: Processes, cgroups: Mapping[int, str], *, cmdline: bool = True) -> str:
     """Return all sockets as one JSON array in ASCII, an object a line."""
-    found = objects(listing, processes, cgroups, cmdline=cmdline)
-    return "[" + ",\n ".join(json.dumps(each) for each in found) + "]\n"
+    found = Objects(processes, cgroups, cmdline=cmdline).of(listing)
+    return "[" + ",\n ".join(map(json.dumps, found)) + "]\n"
 
 
-def _object(
-    entry: Entry, listing: Listing, processes: Processes, cgroups: Mapping[int, str], *, cmdline: bool
-) -> dict[str, Any]:
-    row = entry.row
-    name = listing.namespaces.get(row.netns)
-    told = row.attributes
-    return _known(
-        {
+class Objects:
+    """Make an object for each socket; a key whose value is not known is left out.
+
+    `processes` has more about the holders, where it is known, `cgroups` the names of cgroups by id.
+    """
+
+    def __init__(self, processes: Processes, cgroups: Mapping[int, str], *, cmdline: bool = True) -> None:
+        self._processes = processes
+        self._cgroups = cgroups
+        self._cmdline = cmdline
+        self._known_processes: dict[ProcessId, dict[str, Any]] = {}
+
+    def of(self, listing: Listing) -> Iterator[dict[str, Any]]:
+        """Yield the objects of a listing's sockets."""
+        for entry in listing.entries:
+            yield self._object(entry, listing)
+
+    def _object(self, entry: Entry, listing: Listing) -> dict[str, Any]:
+        row = entry.row
+        name = listing.namespaces.get(row.netns)
+        device = listing.interfaces.get((row.netns, row.ifindex), f"if{row.ifindex}") if row.ifindex else None
+        found = {
             "network": _known({"transport": row.kind, "type": _network_type(row), "protocol": _protocol(row)}),
             "family": FAMILIES.get(row.family),
             "state": state_word(row.kind, row.state),
@@ -75,25 +78,65 @@ def _object(
             "user": None if row.uid is None else _known({"id": str(row.uid), "name": user_name(row.uid)}),
             "netns": row.netns or None,
             "netns_name": None if name is None or name == str(row.netns) else spell_surrogates(name),
-            "interface": _known(
-                {
-                    "name": listing.interfaces.get((row.netns, row.ifindex))
-                    or (row.ifindex and f"if{row.ifindex}")
-                    or None
-                }
-            ),
+            "interface": device and {"name": device},
             "shared_by": listing.sharing.get(row.key),
             "timer": _timer(row),
-            "cgroup": None if told.cgroup is None else cgroups.get(told.cgroup),
+            **self._attributes(row),
+            "process": self._process(entry.holders[0]) if entry.holders and not entry.last else None,
+            "peer": self._peer(entry.peer),
+        }
+        return _known(found) | {"last_holders" if entry.last else "holders": self._holders(entry.holders)}
+
+    def _attributes(self, row: Row) -> dict[str, Any]:
+        told = row.attributes
+        return {
+            "cgroup": None if told.cgroup is None else self._cgroups.get(told.cgroup),
             "mark": told.mark or None,
             "memory": None if told.memory is None else dict(zip(MEMORY_NAMES, told.memory, strict=False)),
             "congestion": told.congestion,
             "tcp_info": decode(told.tcp_info) if told.tcp_info and row.kind == "tcp" else None,
-            "process": _ecs_process(entry, processes, cmdline=cmdline),
-            "last_holders" if entry.last else "holders": _holders(entry.holders, processes),
-            "peer": _peer(entry.peer),
         }
-    ) | ({} if entry.last or entry.holders else {"holders": []})
+
+    def _holders(self, holders: tuple[Holder, ...]) -> list[dict[str, Any]]:
+        found = []
+        for holder in holders:
+            known = self._process(holder)
+            facts = {"pid": holder.pid, "name": known["name"], "fds": list(holder.fds)}
+            found.append(facts | {key: known[key] for key in ("start", "container") if key in known})
+        return found
+
+    def _process(self, holder: Holder) -> dict[str, Any]:
+        """Return what is known of a process, put together once each."""
+        known = self._known_processes.get(holder.process)
+        if known is None:
+            known = self._known_processes[holder.process] = self._describe(holder)
+        return known
+
+    def _describe(self, holder: Holder) -> dict[str, Any]:
+        facts: dict[str, Any] = {"pid": holder.pid, "name": spell_surrogates(holder.name)}
+        process = self._processes.get(holder.process)
+        if process is not None:
+            user = None if process.uid is None else {"id": str(process.uid), "name": user_name(process.uid)}
+            facts |= {
+                "executable": process.exe and spell_surrogates(process.exe),
+                "command_line": join_command(process.cmdline) if self._cmdline and process.cmdline else None,
+                "start": utc(process.start_ns),
+                "user": user and _known(user),
+                "container": process.container_id and {"id": process.container_id},
+            }
+        return _known(facts)
+
+    def _peer(self, peer: Peer | None) -> dict[str, Any] | None:
+        if peer is None:
+            return None
+        path = unix_name(peer.row) if peer.row is not None and peer.row.family == AF_UNIX else ""
+        facts = {
+            "inode": peer.inode or None,
+            "cookie": (peer.row.cookie or None) if peer.row else None,
+            "netns": peer.row.netns if peer.row else None,
+            "path": spell_surrogates(path) or None,
+        }
+        return _known(facts) | {"holders": self._holders(peer.holders)}
 
 
 def end_of(row: Row, *, local: bool) -> dict[str, Any]:
@@ -143,55 +186,6 @@ def _timer(row: Row) -> dict[str, Any] | None:
         "expires_ms": row.expires_ms,
         "retransmissions": row.retransmissions,
     }
-
-
-def _holders(holders: tuple[Holder, ...], processes: Processes) -> list[dict[str, Any]]:
-    found = []
-    for holder in holders:
-        process = processes.get(holder.process)
-        container = process.container_id if process else None
-        found.append(
-            _known(
-                {
-                    "pid": holder.pid,
-                    "name": spell_surrogates(holder.name),
-                    "fds": list(holder.fds),
-                    "start": utc(process.start_ns) if process else None,
-                    "container": container and {"id": container},
-                }
-            )
-        )
-    return found
-
-
-def _ecs_process(entry: Entry, processes: Processes, *, cmdline: bool) -> dict[str, Any] | None:
-    if not entry.holders or entry.last:
-        return None
-    first = entry.holders[0]
-    process = processes.get(first.process)
-    facts: dict[str, Any] = {"pid": first.pid, "name": spell_surrogates(first.name)}
-    if process is not None:
-        facts |= {
-            "executable": process.exe and spell_surrogates(process.exe),
-            "command_line": join_command(process.cmdline) if cmdline and process.cmdline else None,
-            "start": utc(process.start_ns),
-            "user": None if process.uid is None else _known({"id": str(process.uid), "name": user_name(process.uid)}),
-        }
-    return _known(facts)
-
-
-def _peer(peer: Peer | None) -> dict[str, Any] | None:
-    if peer is None:
-        return None
-    path = spell_surrogates(unix_name(peer.row)) if peer.row is not None and peer.row.family == AF_UNIX else None
-    return _known(
-        {
-            "inode": peer.inode or None,
-            "cookie": (peer.row.cookie or None) if peer.row else None,
-            "netns": peer.row.netns if peer.row else None,
-            "path": path or None,
-        }
-    ) | {"holders": _holders(peer.holders, {})}
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:
