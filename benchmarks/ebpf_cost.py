@@ -30,7 +30,7 @@ def loaded() -> Iterator[None]:
 
     def drain(programs: Programs) -> None:
         while not stop.wait(_DRAIN_S):
-            while programs.read().positions:
+            while programs.read().more:
                 pass
 
     with Programs() as programs:

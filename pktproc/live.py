@@ -46,6 +46,8 @@ class LiveAttribution:
             self.engine, notes = open_engine(engine, cmdline=cmdline)
             opened.enter_context(closing(self.engine))
             witness = self.engine if isinstance(self.engine, EbpfEngine) else None
+            if witness:  # which knows of first packets without any look-up
+                self.capture.dismiss_scouts()
             self.attributor = BatchAttributor(
                 self.engine, self.capture.namespaces, time.monotonic_ns, time.time_ns, witness
             )

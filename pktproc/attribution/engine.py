@@ -147,26 +147,24 @@ class Engine(Protocol):
 class Way(Enum):
     """What was done with a socket, or happened to it.
 
-    `CREATED` of datagram and raw sockets, `CONNECTED` of TCP before its first packet, `SENT` and `RECEIVED` when
-    another process than before does so, `ARRIVES` when a flow begins to reach a socket, `ESTABLISHED` of connections
-    that came in.
+    `CREATED` of datagram and raw sockets, `SENT` and `RECEIVED` when another process than before does so, `ARRIVES`
+    when a flow begins to reach a socket, `COMES_IN` of connections that have no socket yet, `CLOSED` with ends and a
+    process if nobody is known to have used the socket before.
     """
 
     CREATED = auto()
-    LISTENED = auto()
-    CONNECTED = auto()
     SENT = auto()
     RECEIVED = auto()
     ARRIVES = auto()
-    ESTABLISHED = auto()
+    COMES_IN = auto()
     CLOSED = auto()
 
 
 class Use(NamedTuple):
     """Something that was done with the socket `cookie` at `time_ns` (monotonic), by `process` or, if None, the kernel.
 
-    `ends` are the socket's or, of what is sent or arrives, the packet's, those of `CLOSED` are empty. `previous_ns` is
-    when another process received last before this one.
+    `ends` are the socket's or, of what is sent or arrives, the packet's. `previous_ns` is when another process received
+    last before this one.
     """
 
     time_ns: int

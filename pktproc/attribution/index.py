@@ -57,7 +57,7 @@ class ConnectionIndex:
         self.endings = Endings(clock)
         self._absence = Absence(clock, hears_ends=engine.hears_ends)
         self.counts: Counter[str] = Counter()
-        self.staleness = Staleness(clock)
+        self.staleness = Staleness()
 
     def warm(self, namespaces: Iterable[int]) -> None:
         """Learn all sockets of the namespaces and their holders, so that those that end soon are known afterwards."""

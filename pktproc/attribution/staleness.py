@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from cachetools import TTLCache
-
 from pktproc.model import Attribution, Flow, ProcessId
 
-NS_PER_S = 1_000_000_000
-MAX_NOTES = 1 << 16
-# Answers for whole flows are cached for less than this.
-NOTE_TTL_NS = 3 * NS_PER_S
+# Twice as many as there are ports, which leaves some for the protocols that are seldom seen.
+MAX_NOTES = 1 << 17
 
 
 class Staleness:
     """Number changes of the world, so that an answer can tell whether something that it rests on changed since.
 
-    `now` is the number of the latest change. `clock` returns monotonic nanoseconds.
+    `now` is the number of the latest change. When there are too many notes, everything may have changed.
     """
 
-    def __init__(self, clock: Callable[[], int]) -> None:
+    def __init__(self) -> None:
         self.now = 0
         self._everything = 0
-        self._ports: TTLCache[tuple[int, int], int] = TTLCache(MAX_NOTES, NOTE_TTL_NS, timer=clock)
-        self._processes: TTLCache[ProcessId, int] = TTLCache(MAX_NOTES, NOTE_TTL_NS, timer=clock)
+        self._ports: dict[tuple[int, int], int] = {}
+        self._processes: dict[ProcessId, int] = {}
 
     def port(self, protocol: int, port: int) -> None:
         """Note that a socket on a port began or ended."""
         self.now += 1
         self._ports[protocol, port] = self.now
+        if len(self._ports) > MAX_NOTES:
+            self.everything()
 
     def process(self, process: ProcessId) -> None:
         """Note that a process ended."""
         self.now += 1
         self._processes[process] = self.now
+        if len(self._processes) > MAX_NOTES:
+            self.everything()
 
     def everything(self) -> None:
         """Note that anything may have changed."""
         self.now += 1
         self._everything = self.now
+        self._ports.clear()
+        self._processes.clear()
 
     def touches(self, since: int, flow: Flow, *ends: Attribution | None) -> bool:
         """Say whether something changed after number `since` that the answers for the ends of a flow rest on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import NamedTuple
 
+from pktproc.attribution.engine import Ends
 from pktproc.model import Process
 
 NS_PER_MS = 1_000_000
@@ -73,19 +74,32 @@ class Turns:
 
 
 class UsedSocket:
-    """What was told of a socket between `known_ns` and `changed_ns`: its maker, its turns, when it was closed."""
+    """What was told of a socket until `changed_ns`: its maker, its turns, when it was closed, its `ends` in the end."""
 
-    __slots__ = ("changed_ns", "closed_ns", "known_ns", "maker", "received", "sent")
+    __slots__ = ("changed_ns", "closed_ns", "ends", "maker", "received", "sent")
 
-    def __init__(self, known_ns: int) -> None:
-        self.known_ns = self.changed_ns = known_ns
+    def __init__(self, known_ns: int, ends: Ends) -> None:
+        self.changed_ns = known_ns
+        self.ends = ends
         self.maker: User | object = NOBODY
-        self.sent = Turns()
-        self.received = Turns()
+        self.sent = self.received = NO_TURNS
         self.closed_ns: int | None = None
+
+    def sends(self, since_ns: int, user: User) -> None:
+        """Note who sends from it."""
+        if self.sent is NO_TURNS:
+            self.sent = Turns()
+        self.sent.add(since_ns, user)
+
+    def receives(self, since_ns: int, user: User, until_ns: int = 0) -> None:
+        """Note who receives from it, and until when another did."""
+        if self.received is NO_TURNS:
+            self.received = Turns()
+        self.received.add(since_ns, user, until_ns)
 
 
 NOBODY = object()
+NO_TURNS = Turns()
 
 
 def users_in(known: UsedSocket, period: Period, *, outgoing: bool) -> list[User]:

@@ -5,22 +5,22 @@ All times are of the monotonic clock. A socket is known by its cookie, a flow by
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from cachetools import LRUCache, TTLCache
-
-from pktproc.attribution.endings import PAST_TTL_NS
 from pktproc.attribution.engine import Ends, Query, Use, Way, Witness, asked_ends
-from pktproc.attribution.turns import GRACE_NS, NOBODY, Period, Turns, UsedSocket, User, users_in
+from pktproc.attribution.turns import GRACE_NS, NO_TURNS, NOBODY, Period, Turns, UsedSocket, User, users_in
 from pktproc.model import DATAGRAM, Attribution, Match, Process, ProcessId, Protocol, Reason
 
-# Bounds: a socket and its flow cost about 3 kB, so these stay below 100 MB.
+# Bounds: a socket and its flow cost about 1 kB, so these stay below 100 MB.
 MAX_SOCKETS = 1 << 15
 MAX_FLOWS = 1 << 15
 MAX_EXITS = 1 << 15
+MAX_ANSWERS = 1 << 12
 # Of the sockets that had the same ends one after another, the latest.
 MAX_SUCCESSORS = 4
+REQUEST = 0  # in the place of a cookie
 # What comes so soon after a datagram socket was closed, and reaches no other, was meant for it.
 LATE_NS = 1_000_000_000
 # By then the kernel has told which socket a packet reached.
@@ -44,7 +44,10 @@ _SOON = Account(None, settled=False)
 
 
 class _KnownFlow:
-    """The sockets of a flow: since when, and whether they came in; those that it reaches; who sent it when."""
+    """The sockets of a flow: since when, and whether they came in; those that it reaches; who sent it when.
+
+    A connection that comes in stands among them as `REQUEST` until somebody uses its socket.
+    """
 
     __slots__ = ("arrives", "sent", "since_ns", "sockets")
 
@@ -52,7 +55,29 @@ class _KnownFlow:
         self.since_ns = since_ns
         self.sockets: dict[int, tuple[int, bool]] = {}
         self.arrives: dict[int, int] = {}
-        self.sent = Turns()
+        self.sent = NO_TURNS
+
+    def note(self, use: Use) -> None:
+        """Take note of what was done in it."""
+        if use.way is Way.ARRIVES:
+            self.arrives.pop(use.cookie, None)
+            self.arrives[use.cookie] = use.time_ns
+            _keep_latest(self.arrives)
+            return
+        if use.way is Way.COMES_IN:
+            self.sockets[REQUEST] = use.time_ns, True
+        elif use.cookie not in self.sockets:
+            self.sockets[use.cookie] = self.sockets.pop(REQUEST, (use.time_ns, use.way is not Way.SENT))
+            _keep_latest(self.sockets)
+        if use.way is Way.SENT and use.ends.protocol != Protocol.TCP:
+            if self.sent is NO_TURNS:
+                self.sent = Turns()
+            self.sent.add(use.time_ns, use.process)
+
+
+def _keep_latest(cookies: dict[int, Any]) -> None:
+    while len(cookies) > MAX_SUCCESSORS:
+        del cookies[next(iter(cookies))]
 
 
 class Usage:
@@ -64,9 +89,10 @@ class Usage:
     def __init__(self, witness: Witness, clock: Callable[[], int]) -> None:
         self._witness = witness
         self._clock = clock
-        self._sockets: LRUCache[int, UsedSocket] = LRUCache(MAX_SOCKETS)
-        self._flows: LRUCache[Ends, _KnownFlow] = LRUCache(MAX_FLOWS)
-        self._exits: TTLCache[ProcessId, int] = TTLCache(MAX_EXITS, PAST_TTL_NS, timer=clock)
+        self._sockets: OrderedDict[int, UsedSocket] = OrderedDict()
+        self._flows: OrderedDict[Ends, _KnownFlow] = OrderedDict()
+        self._exits: OrderedDict[ProcessId, int] = OrderedDict()
+        self._answers: dict[int, Attribution] = {}
         self.lost = 0
 
     def drain(self) -> Iterator[tuple[int, int]]:
@@ -82,72 +108,96 @@ class Usage:
         for process, exit_ns in told.exits:
             self._exits.setdefault(process, exit_ns)
         for use in () if told.lost else told.uses:
-            self._take(use)
+            ends = use.ends
+            if use.way is Way.CLOSED and not use.process:
+                ends = self._take_end(use)
+            else:
+                self._take(use)
             # Either port will do for a connection; the higher one is hardly a server's, so that it concerns few flows.
-            yield use.ends.protocol, max(use.ends.local_port, use.ends.remote_port)
+            yield ends.protocol, max(ends.local_port, ends.remote_port)
+        for kept, most in ((self._sockets, MAX_SOCKETS), (self._flows, MAX_FLOWS), (self._exits, MAX_EXITS)):
+            while len(kept) > most:
+                kept.popitem(last=False)
 
-    def _take(self, use: Use) -> None:
+    def _take_end(self, use: Use) -> Ends:
+        """Return the ends that a closed socket was last used with."""
         known = self._sockets.get(use.cookie)
         if known is None:
-            if use.way is Way.CLOSED:
-                return
-            known = self._sockets[use.cookie] = UsedSocket(use.time_ns)
-        known.changed_ns = use.time_ns
+            return use.ends
+        known.changed_ns = known.closed_ns = use.time_ns
+        return known.ends
+
+    def _take(self, use: Use) -> None:
+        if use.way is not Way.COMES_IN:
+            self._take_use(use)
+        if use.way is Way.CREATED:
+            return
+        if use.ends.remote_port or use.ends.protocol not in _WITH_PORTS:
+            flow = self._flows.get(use.ends)
+            if flow is None:
+                flow = self._flows[use.ends] = _KnownFlow(use.time_ns)
+            flow.note(use)
+
+    def _take_use(self, use: Use) -> None:
+        known = self._sockets.get(use.cookie)
+        if known is None:
+            known = self._sockets[use.cookie] = UsedSocket(use.time_ns, use.ends)
+        else:
+            self._sockets.move_to_end(use.cookie)
+        known.changed_ns, known.ends = use.time_ns, use.ends
+        if use.way is Way.SENT:
+            known.sends(use.time_ns, use.process)
+        elif use.way is Way.CREATED:
+            known.maker = use.process
+        elif use.way is not Way.ARRIVES:
+            known.receives(use.time_ns, use.process, use.previous_ns)
         if use.way is Way.CLOSED:
             known.closed_ns = use.time_ns
-            return
-        if use.way is Way.RECEIVED:
-            known.received.add(use.time_ns, use.process, use.previous_ns)
-        elif use.way is Way.SENT:
-            known.sent.add(use.time_ns, use.process)
-        elif use.way in (Way.CREATED, Way.CONNECTED):
-            known.maker = use.process
-        if use.way is not Way.CREATED and (use.ends.remote_port or use.ends.protocol not in _WITH_PORTS):
-            self._take_flow(use)
-
-    def _take_flow(self, use: Use) -> None:
-        flow = self._flows.get(use.ends)
-        if flow is None:
-            flow = self._flows[use.ends] = _KnownFlow(use.time_ns)
-        if use.way is Way.ARRIVES:
-            flow.arrives.pop(use.cookie, None)
-            flow.arrives[use.cookie] = use.time_ns
-        else:
-            flow.sockets.setdefault(use.cookie, (use.time_ns, use.way is not Way.SENT))
-        if use.way is Way.SENT:
-            flow.sent.add(use.time_ns, use.process)
-        for cookies in (flow.arrives, flow.sockets):
-            while len(cookies) > MAX_SUCCESSORS:
-                del cookies[next(iter(cookies))]
 
     def testify(self, query: Query, period: Period) -> Account:
         """Return what is known of an end of a flow for the time between its first and last packet."""
-        flow = self._flows.get(asked_ends(query))
+        ends = asked_ends(query)
+        flow = self._flows.get(ends)
         if flow is None:
             return _SILENT
+        self._flows.move_to_end(ends)
         if query.protocol == Protocol.TCP:
             account = self._of_connection(query, flow, period)
         elif query.outgoing:
             account = self._named(flow.sent.at(period.first_ns) + flow.sent.during(period))
         else:
             account = self._of_datagrams(query, flow, period)
-        known = [self._sockets.get(cookie) for cookie in (*flow.sockets, *flow.arrives)]
-        changed_ns = max((socket.changed_ns for socket in known if socket), default=flow.since_ns)
-        return account._replace(lasting=changed_ns <= period.last_ns)
+        lasting = True
+        for cookie in (*flow.sockets, *flow.arrives):
+            known = self._sockets.get(cookie)
+            if known:
+                self._sockets.move_to_end(cookie)
+                lasting &= known.changed_ns <= period.last_ns
+        return account if lasting else Account(account.attribution, account.settled, lasting=False)
 
     def _of_connection(self, query: Query, flow: _KnownFlow, period: Period) -> Account:
-        cookies = _at_that_time(flow.sockets, period)
+        cookies = _at_that_time(self._possible(flow.sockets, period), period)
         found: list[User] = []
         for cookie in cookies:
             known = self._sockets.get(cookie)
             users = users_in(known, period, outgoing=query.outgoing) if known else []
             if not users:
-                young = known is not None and self._clock() - known.known_ns < GRACE_NS
-                return _SOON if young else _SILENT
+                return _SOON if self._clock() - flow.sockets[cookie][0] < GRACE_NS else _SILENT
             found += users
         if len(cookies) > 1:
             return self._of_one(found)
         return self._named(found, period, cookies)
+
+    def _possible(self, sockets: dict[int, tuple[int, bool]], period: Period) -> dict[int, tuple[int, bool]]:
+        """Return those of several sockets with the same ends that are remembered and were not closed long before."""
+        if len(sockets) == 1:
+            return sockets
+        long_before_ns = period.first_ns - LATE_NS
+        return {
+            cookie: since
+            for cookie, since in sockets.items()
+            if cookie == REQUEST or (cookie in self._sockets and not self._was_closed(cookie, long_before_ns))
+        } or sockets
 
     def _of_datagrams(self, query: Query, flow: _KnownFlow, period: Period) -> Account:
         """Answer for who receives: the kernel told which sockets the flow reaches."""
@@ -216,8 +266,19 @@ class Usage:
             holders = tuple(h for h in holders if self._exits.get(h.id, before_ns) >= before_ns)
             if not holders:
                 return _SILENT
-        match = Match.EXACT if len(holders) == 1 else Match.SHARED
-        return Account(Attribution(holders[0], match, evidence, holders=holders), settled=True)
+        return Account(self._answer(holders), settled=True)
+
+    def _answer(self, holders: tuple[Process, ...]) -> Attribution:
+        """Return the answer with these holders, the same object for the same process."""
+        first = holders[0]
+        if len(holders) > 1:
+            return Attribution(first, Match.SHARED, self._witness.evidence, holders=holders)
+        answer = self._answers.get(id(first))
+        if answer is None or answer.process is not first:
+            if len(self._answers) >= MAX_ANSWERS:
+                self._answers.clear()
+            answer = self._answers[id(first)] = Attribution(first, Match.EXACT, self._witness.evidence, holders=holders)
+        return answer
 
 
 def _at_that_time(sockets: dict[int, tuple[int, bool]], period: Period) -> list[int]:
@@ -240,4 +301,6 @@ def _identity(user: User) -> ProcessId | None:
 
 
 def _distinct(users: Sequence[User]) -> tuple[Process, ...]:
+    if len(users) == 1:
+        return () if users[0] is None else (users[0],)
     return tuple({user.id: user for user in users if user is not None}.values())

@@ -45,15 +45,17 @@ class Witnessed:
         """Return an answer for each query and period; see `ConnectionIndex.resolve`."""
         self.hear()
         now = self._clock()
-        answers: dict[tuple[Query, Period], Answer] = {}
+        answers: list[Answer | None] = []
         asked: dict[Query, int] = {}
         waiting: set[Query] = set()
         for query, period in zip(queries, periods, strict=True):
             attribution, settled, lasting = self._usage.testify(query, period)
             if attribution is not None:
                 until_ns = now + (MAX_TTL_NS if settled and lasting else 0)
-                answers[query, period] = Answer(replace(attribution, final=settled), (), now, now, until_ns)
+                told = attribution if settled else replace(attribution, final=False)
+                answers.append(Answer(told, (), now, now, until_ns))
                 continue
+            answers.append(None)
             asked[query] = min(period.first_ns, asked.get(query, period.first_ns))
             if not settled:
                 waiting.add(query)
@@ -63,9 +65,7 @@ class Witnessed:
             query: self._looked_up(answer, settled=query not in waiting)
             for query, answer in zip(asked, found, strict=True)
         }
-        return [
-            answers.get((query, period)) or looked_up[query] for query, period in zip(queries, periods, strict=True)
-        ]
+        return [answer or looked_up[query] for query, answer in zip(queries, answers, strict=True)]
 
     def _looked_up(self, answer: Answer, *, settled: bool) -> Answer:
         """Return an answer of the index as what it is: evidence of another engine, and perhaps not the last word."""

@@ -106,15 +106,20 @@ class LiveCapture:
         every = [tap.statistics() for tap in self._taps]
         return Statistics(sum(one.received for one in every), sum(one.dropped for one in every))
 
+    def dismiss_scouts(self) -> None:
+        """Do without scouts from now on."""
+        for post in self.posts:
+            post.scout.close()
+        self.posts = []
+
     def close(self) -> None:
         """Stop capturing."""
         for tap in self._taps:
             tap.close()
-        for post in self.posts:
-            post.scout.close()
+        self.dismiss_scouts()
         for held in self._held:
             os.close(held)
-        self._taps, self.posts, self._held = [], [], []
+        self._taps, self._held = [], []
 
     def _batch(self, tap: Tap, frames: Frames) -> PacketBatch:
         interface = np.full(len(frames.ifindex), self._place(tap, int(frames.ifindex[0])), np.int64)

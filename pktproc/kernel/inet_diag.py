@@ -33,6 +33,8 @@ _STATES = struct.Struct("=II")
 _INTERFACE_COOKIE = struct.Struct("=IQ")
 # struct inet_diag_msg: family, state, timer, retrans; sockid; expires, rqueue, wqueue, uid, inode.
 _MESSAGE = struct.Struct("=BBBB2s2s16s16sIQIIIII")
+_COOKIE = struct.Struct("=Q")
+_COOKIE_AT = struct.calcsize("=BBBB2s2s16s16sI")
 
 
 def _family_address(address: bytes) -> bytes:
@@ -107,6 +109,14 @@ def lasting_layout(size: int) -> struct.Struct | None:
     """
     rest = size - _MESSAGE.size
     return None if rest < 0 or size % 4 else struct.Struct(f"=IHHII2s2x48s12x{rest + 8}s")
+
+
+def cookie_in(payload: memoryview) -> int:
+    """Return the cookie in an inet_diag message; 0 if it is too short to be one."""
+    if len(payload) < _MESSAGE.size:
+        return 0
+    (cookie,) = _COOKIE.unpack_from(payload, _COOKIE_AT)
+    return int(cookie)
 
 
 def parse_socket(payload: memoryview, netns: int, protocol: int) -> Socket | None:

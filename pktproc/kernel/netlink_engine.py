@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pktproc.attribution.engine import Addresses, Ended, Holdings, Query
@@ -57,6 +57,8 @@ class NetlinkEngine:
     """
 
     name = "netlink"
+    # Cookies of sockets whose ends need not be told.
+    _seen_otherwise: Container[int] = frozenset()
 
     def __init__(
         self, proc: Path = Path("/proc"), *, cmdline: bool = True, floor: ProcfsEngine | None = None, hears: bool = True
@@ -149,7 +151,7 @@ class NetlinkEngine:
         lost = False
         for room in self._rooms.values():
             if room and room.ended:
-                sockets, overrun = room.ended.drain()
+                sockets, overrun = room.ended.drain(self._seen_otherwise)
                 ended += sockets
                 lost |= overrun
         return Ended(ended, lost)

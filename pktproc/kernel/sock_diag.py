@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from pktproc.errors import Denied, EngineError, Unsupported
 from pktproc.kernel import inet_diag, netlink
@@ -205,8 +205,11 @@ class EndedSockets:
         """Leave the groups."""
         self._socket.close()
 
-    def drain(self) -> tuple[list[SocketFact], bool]:
-        """Return the sockets that ended since the last call, and whether some notifications were lost."""
+    def drain(self, known: Container[int] = ()) -> tuple[list[SocketFact], bool]:
+        """Return the sockets that ended since the last call, and whether some notifications were lost.
+
+        Sockets whose cookies are `known` are left out.
+        """
         ended: list[SocketFact] = []
         lost = False
         while True:
@@ -221,6 +224,8 @@ class EndedSockets:
                 lost = True
                 continue
             for message in netlink.messages(data):
+                if inet_diag.cookie_in(message.payload) in known:
+                    continue
                 fact = inet_diag.parse_socket(message.payload, self.netns, Protocol.TCP)
                 if fact is not None:
                     ended.append(fact)

@@ -54,7 +54,8 @@ class Host:
         previous_ms: float = 0,
     ) -> None:
         ends = Ends(1, protocol, local, 5000, THEIRS if remote_port else bytes(16), remote_port)
-        if way is Way.CLOSED:
+        cookie = 0 if way is Way.COMES_IN else cookie
+        if way is Way.CLOSED and not who:
             ends = Ends(0, 0, bytes(16), 0, bytes(16), 0)
         self._uses.append(Use(int(time_ms * MS), way, cookie, ends, who, int(previous_ms * MS)))
 
@@ -99,14 +100,14 @@ def test_what_was_never_told_is_left_to_others(host: Host) -> None:
 
 
 def test_packets_before_the_first_use_of_an_accepted_connection_are_its_users(host: Host) -> None:
-    host.happens(10, Way.ESTABLISHED)
+    host.happens(10, Way.COMES_IN)
     host.happens(11, Way.RECEIVED, A)
     assert named(host.ask(9.9, 10.9, outgoing=False)) == (Match.EXACT, (A,))
     assert named(host.ask(9.9, 10.9)) == (Match.EXACT, (A,))
 
 
 def test_a_connection_that_nobody_has_used_yet_is_waited_for(host: Host) -> None:
-    host.happens(990, Way.ESTABLISHED)
+    host.happens(990, Way.COMES_IN)
     assert host.ask(990, outgoing=False) == Account(None, settled=False)
     host.now += 100 * MS
     assert host.ask(990, outgoing=False).settled
@@ -163,6 +164,14 @@ def test_a_closed_socket_stays_that_of_who_closed_it(host: Host) -> None:
     assert named(host.ask(500)) == (Match.EXACT, (A,))
 
 
+def test_a_connection_that_is_closed_unused_is_of_who_closes_it(host: Host) -> None:
+    host.happens(10, Way.COMES_IN)
+    host.happens(12, Way.CLOSED, A)
+    host.exits(12, A)
+    assert named(host.ask(10.1, outgoing=False)) == (Match.EXACT, (A,))
+    assert named(host.ask(500)) == (Match.EXACT, (A,))
+
+
 def test_the_same_ends_are_told_apart_by_time(host: Host) -> None:
     host.happens(10, Way.SENT, A, cookie=1)
     host.happens(20, Way.CLOSED, cookie=1)
@@ -172,6 +181,14 @@ def test_the_same_ends_are_told_apart_by_time(host: Host) -> None:
     account = host.ask(25, 31)
     assert account.attribution
     assert (account.attribution.reason, set(account.attribution.holders)) == (Reason.AMBIGUOUS, {A, B})
+
+
+def test_who_had_the_same_ends_long_ago_is_no_candidate(host: Host) -> None:
+    host.happens(10, Way.RECEIVED, A, cookie=1)
+    host.happens(20, Way.CLOSED, cookie=1)
+    host.happens(3000.1, Way.COMES_IN)
+    host.happens(3001, Way.RECEIVED, B, cookie=2)
+    assert named(host.ask(3000, outgoing=False)) == (Match.EXACT, (B,))
 
 
 def test_the_kernel_is_nobody(host: Host) -> None:

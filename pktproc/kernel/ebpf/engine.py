@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterator
+
 from pktproc.attribution.engine import Told, Use, Way
-from pktproc.kernel.ebpf.events import Kind, SocketEvent, decode
+from pktproc.kernel.ebpf.events import Event, Kind, SocketEvent, decode, process_facts
 from pktproc.kernel.ebpf.lives import Lives
 from pktproc.kernel.ebpf.programs import Programs
 from pktproc.kernel.netlink_engine import NetlinkEngine
 from pktproc.kernel.processes import ProcessReader
-from pktproc.model import ProcessId
+from pktproc.model import Process, ProcessId
+
+# Processes as they were at events, remembered until one of them runs another program.
+_MOST_DESCRIBED = 1 << 12
+_MOST_SEEN = 1 << 16
 
 _WAYS: dict[int, Way] = {
     Kind.CREATED: Way.CREATED,
-    Kind.LISTENED: Way.LISTENED,
-    Kind.CONNECTED: Way.CONNECTED,
     Kind.SENT: Way.SENT,
     Kind.RECEIVED: Way.RECEIVED,
     Kind.ARRIVES: Way.ARRIVES,
-    Kind.ACCEPTABLE: Way.ESTABLISHED,
+    Kind.COMES_IN: Way.COMES_IN,
     Kind.CLOSED: Way.CLOSED,
 }
 
@@ -37,6 +42,8 @@ class EbpfEngine(NetlinkEngine):
             self._programs.close()
             raise
         self._lives = Lives(ProcessReader(), cmdline=cmdline)
+        self._seen_otherwise: OrderedDict[int, None] = OrderedDict()
+        self._described: dict[bytes, Process | None] = {}
         self._lost = 0
         for hook, why in self._programs.missing.items():
             self.limits.append(f"without the kernel's {hook.program} it is not known {hook.loss}: {why}")
@@ -45,24 +52,44 @@ class EbpfEngine(NetlinkEngine):
         """Return what the programs saw since the last call."""
         uses: list[Use] = []
         exits: list[tuple[ProcessId, int]] = []
-        while (records := self._programs.read()).positions:
-            for event in decode(records):
-                if isinstance(event, SocketEvent):
-                    uses.append(self._use(event))
-                elif event.kind == Kind.EXITED:
-                    exits.append((self._lives.identity(event.process), event.time_ns))
-                else:
-                    self._lives.take(event)
+        for event in self._events():
+            if isinstance(event, SocketEvent):
+                uses.append(self._use(event))
+            elif event.kind == Kind.EXITED:
+                exits.append((self._lives.identity(event.process), event.time_ns))
+            else:
+                self._described.clear()
+                self._lives.take(event)
+        while len(self._seen_otherwise) > _MOST_SEEN:
+            self._seen_otherwise.popitem(last=False)
         lost = self._programs.lost - self._lost
         if lost:
             self._lost += lost
             self._programs.start_anew()
         return Told(uses, exits, lost)
 
+    def _events(self) -> Iterator[Event]:
+        more = True
+        while more:  # but not for what comes in the meantime, of which there may be no end
+            records = self._programs.read()
+            more = records.more
+            yield from decode(records)
+
     def _use(self, event: SocketEvent) -> Use:
-        facts = event.process
-        process = self._lives.describe(facts) if facts and not facts.kernel else None
-        return Use(event.time_ns, _WAYS[event.kind], event.cookie, event.ends, process, event.previous_ns)
+        time_ns, kind, cookie, previous_ns, ends, facts = event
+        self._seen_otherwise[cookie] = None
+        process = None
+        if facts:
+            process = self._described[facts] if facts in self._described else self._describe(facts)
+        return Use(time_ns, _WAYS[kind], cookie, ends, process, previous_ns)
+
+    def _describe(self, data: bytes) -> Process | None:
+        """Return the process of an event, None for the kernel."""
+        facts = process_facts(data)
+        if len(self._described) >= _MOST_DESCRIBED:
+            self._described.clear()
+        described = self._described[data] = None if facts.kernel else self._lives.describe(facts)
+        return described
 
     def close(self) -> None:
         """Detach the programs and close the netlink sockets."""

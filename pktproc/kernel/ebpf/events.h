@@ -10,13 +10,11 @@
 
 enum kind {
 	CREATED = 1,    /* a datagram or raw socket was made */
-	LISTENED = 2,   /* a TCP socket began to listen */
-	CONNECTED = 3,  /* a TCP socket began to connect; it may not have a port yet */
 	SENT = 4,       /* another process than before sends from a socket */
 	RECEIVED = 5,   /* another process than before receives from a socket */
 	ARRIVES = 6,    /* a flow begins to reach a socket; no process in it */
-	ACCEPTABLE = 7, /* a connection that came in is established; no process in it */
-	CLOSED = 8,     /* a socket of which something was told before was closed */
+	COMES_IN = 7,   /* a connection begins to come in, which has no socket yet; neither cookie nor process in it */
+	CLOSED = 8,     /* a socket was closed; process and ends are in it if nobody is known to have used it before */
 	FORKED = 16,
 	EXECUTED = 17,
 	RENAMED = 18,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from enum import IntEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pktproc.attribution.engine import Ends
 from pktproc.kernel.ebpf.ring import Records
@@ -14,19 +17,18 @@ from pktproc.kernel.ebpf.ring import Records
 COMM_BYTES = 16
 PATH_BYTES = 256
 ARGUMENT_BYTES = 1024
-_PID = 2  # position in PROCESS
+_WORD_BYTES = 8  # records begin at multiples of it, and so many bytes are copied at once
+_PROCESS = struct.Struct(f"=QQIIII{COMM_BYTES}s")  # as PROCESS
 
 
 class Kind(IntEnum):
     """What an event tells (`enum kind`)."""
 
     CREATED = 1
-    LISTENED = 2
-    CONNECTED = 3
     SENT = 4
     RECEIVED = 5
     ARRIVES = 6
-    ACCEPTABLE = 7
+    COMES_IN = 7
     CLOSED = 8
     FORKED = 16
     EXECUTED = 17
@@ -92,14 +94,17 @@ class ProcessFacts(NamedTuple):
 
 
 class SocketEvent(NamedTuple):
-    """Something about a socket (`struct socket_event`); `process` is None where it tells of none."""
+    """Something about a socket (`struct socket_event`).
+
+    `process` are the bytes of a `struct process_facts`, None where it tells of no process; see `process_facts`.
+    """
 
     time_ns: int
     kind: int
     cookie: int
     previous_ns: int
     ends: Ends
-    process: ProcessFacts | None
+    process: bytes | None
 
 
 class ProcessEvent(NamedTuple):
@@ -114,50 +119,62 @@ class ProcessEvent(NamedTuple):
 
 
 Event = SocketEvent | ProcessEvent
+Rows = npt.NDArray[np.void]
 
 
 def decode(records: Records) -> list[Event]:
     """Return the events in records, in order; raise ValueError for a record of unknown length."""
-    data = np.frombuffer(records.data, np.uint8)
-    lengths = np.array(records.lengths, np.int64)
-    positions = np.array(records.positions, np.int64)
-    events: list[Event | None] = [None] * len(lengths)
+    words = np.frombuffer(records.data, np.uint64, len(records.data) // _WORD_BYTES)
+    events: list[Event | None] = [None] * len(records.lengths)
+    count = 0
     for layout, build in _BUILDERS.items():
-        rows = np.flatnonzero(lengths == layout.itemsize)
+        rows = np.flatnonzero(records.lengths == layout.itemsize)
         if len(rows):
-            fields = data[positions[rows][:, None] + np.arange(layout.itemsize)].view(layout)[:, 0].tolist()
-            for row, values in zip(rows.tolist(), fields, strict=True):
-                events[row] = build(values)
-    found = [event for event in events if event is not None]
-    if len(found) != len(events):
-        raise ValueError(f"records of {sorted(set(records.lengths))} bytes are none of ours")
-    return found
+            at = records.positions[rows] // _WORD_BYTES
+            built = build(words[at[:, None] + np.arange(layout.itemsize // _WORD_BYTES)].view(layout)[:, 0])
+            if len(rows) == len(events):
+                return list(built)
+            for row, event in zip(rows.tolist(), built, strict=True):
+                events[row] = event
+            count += len(rows)
+    if count != len(events):
+        raise ValueError(f"records of {sorted(set(records.lengths.tolist()))} bytes are none of ours")
+    return [event for event in events if event is not None]
 
 
-def process_facts(values: tuple[Any, ...]) -> ProcessFacts:
-    """Return process facts from their fields, with the name cut at its end."""
+def process_facts(data: bytes) -> ProcessFacts:
+    """Return the process facts in some bytes, with the name cut at its end."""
+    return _facts(_PROCESS.unpack(data))
+
+
+def _facts(values: tuple[Any, ...]) -> ProcessFacts:
     return ProcessFacts._make((*values[:-1], values[-1].partition(b"\0")[0]))
 
 
-def _socket_event(values: tuple[Any, ...]) -> SocketEvent:
-    *event, (local, remote, netns, protocol, local_port, remote_port, _), _, process = values
-    ends = Ends(netns, protocol, local, local_port, remote, remote_port)
-    return SocketEvent._make((*event, ends, process_facts(process) if process[_PID] else None))
+def _socket_events(rows: Rows) -> Iterator[Event]:
+    ends, process = rows["ends"], rows["process"]
+    ends[(rows["kind"] == Kind.CLOSED) & (process["pid"] == 0)] = np.zeros((), ENDS)
+    fields = [ends[name].tolist() for name in ("netns", "protocol", "local", "local_port", "remote", "remote_port")]
+    facts = process.view(f"V{PROCESS.itemsize}").tolist()
+    processes = [data if pid else None for data, pid in zip(facts, process["pid"].tolist(), strict=True)]
+    columns = [rows[name].tolist() for name in ("time_ns", "kind", "cookie", "previous_ns")]
+    return map(_socket_event, zip(*columns, map(_ends, zip(*fields, strict=True)), processes, strict=True))
 
 
-def _process_event(values: tuple[Any, ...]) -> ProcessEvent:
-    time_ns, kind, process = values
-    return ProcessEvent(time_ns, kind, process_facts(process))
+def _process_events(rows: Rows) -> Iterator[Event]:
+    return (ProcessEvent(time_ns, kind, _facts(process)) for time_ns, kind, process in rows.tolist())
 
 
-def _execution_event(values: tuple[Any, ...]) -> ProcessEvent:
-    (time_ns, kind, process), argument_bytes, _, path, arguments = values
-    given = arguments[: min(argument_bytes, ARGUMENT_BYTES)]
-    return ProcessEvent(time_ns, kind, process_facts(process), path.partition(b"\0")[0], given, argument_bytes)
+def _execution_events(rows: Rows) -> Iterator[Event]:
+    for (time_ns, kind, process), argument_bytes, _, path, arguments in rows.tolist():
+        given = arguments[: min(argument_bytes, ARGUMENT_BYTES)]
+        yield ProcessEvent(time_ns, kind, _facts(process), path.partition(b"\0")[0], given, argument_bytes)
 
 
-_BUILDERS: dict[np.dtype[np.void], Callable[[tuple[Any, ...]], Event]] = {
-    SOCKET_EVENT: _socket_event,
-    PROCESS_EVENT: _process_event,
-    EXECUTION_EVENT: _execution_event,
+_ends = partial(tuple.__new__, Ends)  # a third of what the constructors cost
+_socket_event = partial(tuple.__new__, SocketEvent)
+_BUILDERS: dict[np.dtype[np.void], Callable[[Rows], Iterator[Event]]] = {
+    SOCKET_EVENT: _socket_events,
+    PROCESS_EVENT: _process_events,
+    EXECUTION_EVENT: _execution_events,
 }

@@ -14,7 +14,7 @@
 #define PF_KTHREAD 0x00200000  /* include/linux/sched.h */
 #define THREAD_BYTES 16384     /* THREAD_SIZE of x86-64 and arm64 */
 
-enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_CLOSE_WAIT = 8, TCP_LISTEN = 10 };
+enum { TCP_ESTABLISHED = 1, TCP_CLOSE_WAIT = 8 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

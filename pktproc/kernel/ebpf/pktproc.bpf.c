@@ -18,14 +18,16 @@ char LICENSE[] SEC("license") = "GPL";
 
 #define RING_BYTES (16 << 20)  /* 130,000 socket events; it is emptied at least five times a second */
 #define MOST_SOCKETS (1 << 17) /* what is forgotten is told again at its next use */
-#define MOST_FLOWS (1 << 16)
+#define MOST_FLOWS (1 << 18)
 #define OF_PACKET_SOCKETS (1ULL << 63) /* with a pid in the place of a cookie */
 #define MOST_EXTENSIONS 4      /* IPv6 extension headers that are passed over */
+#define PID_BITS 22            /* include/linux/threads.h, PID_MAX_LIMIT */
+#define PID_MASK ((1ULL << PID_BITS) - 1)
 
 enum { PROTOCOL_ICMP = 1, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_DCCP = 33, PROTOCOL_ICMPV6 = 58 };
 enum { PROTOCOL_SCTP = 132, PROTOCOL_UDPLITE = 136 };
 enum { ECHO_REPLY = 0, ECHO_REQUEST = 8, ECHO_REQUEST_V6 = 128, ECHO_REPLY_V6 = 129 };
-enum { TCP_FLAG_FIN = 1, TCP_FLAG_SYN = 2 };
+enum { TCP_FLAG_FIN = 1, TCP_FLAG_SYN = 2, TCP_FLAG_ACK = 16 };
 enum { TYPE_STREAM = 1 };
 
 /*
@@ -39,40 +41,43 @@ struct {
 } ring SEC(".maps");
 
 /*
- * The present users of a socket, by pid, 0 for none yet. Who does the one is taken to do the other as well, until another
- * process does it. What happens to a closed socket is told no more.
+ * The present users of a socket. Who does the one is taken to do the other as well, until another process does it. What
+ * happens to a closed socket is told no more.
+ *
+ * Sockets take turns at a place that their cookie gives. Nothing is locked: each word but the time holds a mark of the
+ * socket that it is of, beside a pid, or a 1 if it is closed. This costs a tenth of a map that allocates.
  */
 struct users {
-	__u32 sender;
-	__u32 receiver;
+	__u64 sender;
+	__u64 receiver;
 	__u64 received_ns;
 	__u64 closed;
 };
 
-struct socket_key {
-	__u64 cookie;
-	__u64 generation;
-};
-
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MOST_SOCKETS);
-	__type(key, struct socket_key);
+	__type(key, __u32);
 	__type(value, struct users);
 } sockets SEC(".maps");
 
 struct flow_key {
 	__u64 cookie;
-	__u64 generation;
 	struct ends ends;
 	__u32 arrives;
 };
 
+/* Who sends a flow, beside a mark of it; of one that arrives the pid is 0. There are two places for each. */
+struct senders {
+	__u64 latest;
+	__u64 before;
+};
+
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MOST_FLOWS);
-	__type(key, struct flow_key);
-	__type(value, __u32); /* pid of the sender, 0 where none is known */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MOST_FLOWS / 2);
+	__type(key, __u32);
+	__type(value, struct senders);
 } flows SEC(".maps");
 
 /* `lost` counts events for which the ring had no room. The reader raises `generation` to have everything told anew. */
@@ -142,107 +147,145 @@ static __always_inline void submit(void *event)
 	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 }
 
+static __always_inline void copy_v6(__u8 *to, const __u8 *address)
+{
+	for (int i = 0; i < 16; i += 4)
+		*(__u32 *)(to + i) = *(const __u32 *)(address + i);
+}
+
 static __always_inline void map_v4(__u8 *to, __be32 address)
 {
-	__builtin_memset(to, 0, 10);
-	to[10] = to[11] = 0xff;
-	__builtin_memcpy(to + 12, &address, 4);
+	*(__u64 *)to = 0;
+	*(__u32 *)(to + 8) = bpf_htonl(0xffff);
+	*(__u32 *)(to + 12) = address;
 }
 
 /* The ends that a socket has by itself; `sk` is one that the verifier knows. */
 static __always_inline void own_ends(struct ends *ends, struct sock *sk)
 {
-	ends->netns = sk->__sk_common.skc_net.net->ns.inum;
+	struct sock_common *common = &sk->__sk_common;
+
+	ends->netns = common->skc_net.net->ns.inum;
 	ends->protocol = sk->sk_protocol;
-	ends->local_port = sk->__sk_common.skc_num;
-	ends->remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
-	if (sk->__sk_common.skc_family == AF_INET6) {
-		__builtin_memcpy(ends->local, &sk->__sk_common.skc_v6_rcv_saddr, 16);
-		__builtin_memcpy(ends->remote, &sk->__sk_common.skc_v6_daddr, 16);
+	ends->local_port = common->skc_num;
+	ends->remote_port = bpf_ntohs(common->skc_dport);
+	if (common->skc_family == AF_INET6) {
+		copy_v6(ends->local, common->skc_v6_rcv_saddr.in6_u.u6_addr8);
+		copy_v6(ends->remote, common->skc_v6_daddr.in6_u.u6_addr8);
 	} else {
-		map_v4(ends->local, sk->__sk_common.skc_rcv_saddr);
-		map_v4(ends->remote, sk->__sk_common.skc_daddr);
+		map_v4(ends->local, common->skc_rcv_saddr);
+		map_v4(ends->remote, common->skc_daddr);
 	}
 }
 
-/* Tell something of a socket; with `process` also who is behind it, which is then the current task. */
-static __always_inline bool tell(enum kind kind, __u64 cookie, const struct ends *ends, __u64 previous_ns, bool process)
+/* Begin to tell something of a socket; return NULL if there is no room. */
+static __always_inline struct socket_event *begin(enum kind kind, __u64 cookie, __u64 previous_ns)
 {
 	struct socket_event *event = reserve(sizeof(*event));
 
-	if (!event)
-		return false;
-	event->time_ns = bpf_ktime_get_ns();
-	event->kind = kind;
-	event->cookie = cookie;
-	event->previous_ns = previous_ns;
-	event->ends = *ends;
+	if (event) {
+		event->time_ns = bpf_ktime_get_ns();
+		event->kind = kind;
+		event->cookie = cookie;
+		event->previous_ns = previous_ns;
+		event->process.pid = 0;
+	}
+	return event;
+}
+
+/* End it; with `process` also say who is behind it, which is the current task. */
+static __always_inline bool end(struct socket_event *event, bool process)
+{
 	if (process)
 		describe(&event->process, bpf_get_current_task_btf());
-	else
-		__builtin_memset(&event->process, 0, sizeof(event->process));
 	submit(event);
 	return true;
 }
 
-static __always_inline bool tell_of(enum kind kind, __u64 cookie, struct sock *sk, __u64 previous_ns, bool process)
+static __always_inline bool tell(enum kind kind, __u64 cookie, const struct ends *ends, bool process)
 {
-	struct ends ends = {};
+	struct socket_event *event = begin(kind, cookie, 0);
 
-	own_ends(&ends, sk);
-	return tell(kind, cookie, &ends, previous_ns, process);
+	if (!event)
+		return false;
+	event->ends = *ends;
+	return end(event, process);
 }
 
+static __always_inline bool tell_of(enum kind kind, __u64 cookie, struct sock *sk, __u64 previous_ns)
+{
+	struct socket_event *event = begin(kind, cookie, previous_ns);
+
+	if (!event)
+		return false;
+	own_ends(&event->ends, sk);
+	return end(event, true);
+}
+
+static __always_inline void tell_closed(__u64 cookie)
+{
+	struct socket_event *event = begin(CLOSED, cookie, 0);
+
+	if (event)
+		end(event, false);
+}
+
+static __always_inline __u64 mark_of_socket(__u64 cookie)
+{
+	return cookie << 32 | (shared.generation << PID_BITS & 0xffffffff);
+}
+
+/* Return the place for a socket's users, which may hold another's; never NULL, but the verifier wants it tested. */
 static __always_inline struct users *users_of(__u64 cookie)
 {
-	struct socket_key key = {.cookie = cookie, .generation = shared.generation};
+	__u32 place = cookie % MOST_SOCKETS;
 
-	return bpf_map_lookup_elem(&sockets, &key);
+	return bpf_map_lookup_elem(&sockets, &place);
 }
 
-static __always_inline void remember(__u64 cookie, const struct users *users)
+/* Return the pid that a word holds, 0 if it is of another socket. */
+static __always_inline __u32 pid_in(__u64 word, __u64 mark)
 {
-	struct socket_key key = {.cookie = cookie, .generation = shared.generation};
-
-	bpf_map_update_elem(&sockets, &key, users, BPF_ANY);
+	return (word & ~PID_MASK) == mark ? word & PID_MASK : 0;
 }
 
-static __always_inline bool sends_already(const struct users *known, __u32 pid)
+/* Say whether it is known that a process does something of which another process is the last to have done it. */
+static __always_inline bool is_known(__u64 doer, __u64 other, __u64 closed, __u64 mark, __u32 pid)
 {
-	return known && (known->closed || known->sender == pid || (!known->sender && known->receiver == pid));
+	if (pid_in(closed, mark))
+		return true;
+	return doer == (mark | pid) || (!pid_in(doer, mark) && other == (mark | pid));
 }
 
-static __always_inline bool receives_already(const struct users *known, __u32 pid)
+static __always_inline bool sends_already(const struct users *known, __u64 mark, __u32 pid)
 {
-	return known && (known->closed || known->receiver == pid || (!known->receiver && known->sender == pid));
+	return is_known(known->sender, known->receiver, known->closed, mark, pid);
 }
 
-/* Remember a sender that was told. */
-static __always_inline void note_sender(__u64 cookie, __u32 pid)
+static __always_inline void sends(struct sock *sk, __u64 cookie)
 {
-	struct users *known = users_of(cookie), fresh = {.sender = pid};
-
-	if (known)
-		known->sender = pid;
-	else
-		remember(cookie, &fresh);
-}
-
-static __always_inline void receives(struct sock *sk, __u64 cookie)
-{
-	struct users *known = users_of(cookie), fresh = {};
+	__u64 mark = mark_of_socket(cookie);
+	struct users *known = users_of(cookie);
 	__u32 pid = current_pid();
 
-	if (!receives_already(known, pid) && !tell_of(RECEIVED, cookie, sk, known ? known->received_ns : 0, true))
+	if (known && !sends_already(known, mark, pid) && tell_of(SENT, cookie, sk, 0))
+		known->sender = mark | pid;
+}
+
+static __always_inline void receives(struct sock *sk)
+{
+	__u64 cookie = bpf_get_socket_cookie(sk), mark = mark_of_socket(cookie), before_ns;
+	struct users *known = users_of(cookie);
+	__u32 pid = current_pid();
+
+	if (!known)
 		return;
-	if (known) {
-		known->receiver = pid;
-		known->received_ns = bpf_ktime_get_ns();
-	} else {
-		fresh.receiver = pid;
-		fresh.received_ns = bpf_ktime_get_ns();
-		remember(cookie, &fresh);
-	}
+	before_ns = pid_in(known->receiver, mark) ? known->received_ns : 0;
+	if (!is_known(known->receiver, known->sender, known->closed, mark, pid) &&
+	    !tell_of(RECEIVED, cookie, sk, before_ns))
+		return;
+	known->receiver = mark | pid;
+	known->received_ns = bpf_ktime_get_ns();
 }
 
 static __always_inline bool is_inet(struct sock *sk)
@@ -253,14 +296,8 @@ static __always_inline bool is_inet(struct sock *sk)
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(sock_send_length, struct sock *sk, int returned, int flags)
 {
-	__u32 pid = current_pid();
-	__u64 cookie;
-
-	if (returned < 0 || !is_inet(sk))
-		return 0;
-	cookie = bpf_get_socket_cookie(sk);
-	if (!sends_already(users_of(cookie), pid) && tell_of(SENT, cookie, sk, 0, true))
-		note_sender(cookie, pid);
+	if (returned >= 0 && is_inet(sk))
+		sends(sk, bpf_get_socket_cookie(sk));
 	return 0;
 }
 
@@ -268,7 +305,7 @@ SEC("tp_btf/sock_recv_length")
 int BPF_PROG(sock_recv_length, struct sock *sk, int returned, int flags)
 {
 	if (returned >= 0 && is_inet(sk))
-		receives(sk, bpf_get_socket_cookie(sk));
+		receives(sk);
 	return 0;
 }
 
@@ -277,26 +314,7 @@ SEC("tp_btf/tcp_rcv_space_adjust")
 int BPF_PROG(tcp_rcv_space_adjust, struct sock *sk)
 {
 	if (sk->sk_lock.owned)
-		receives(sk, bpf_get_socket_cookie(sk));
-	return 0;
-}
-
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(inet_sock_set_state, struct sock *sk, int before, int after)
-{
-	__u64 cookie;
-
-	if (after != TCP_LISTEN && after != TCP_SYN_SENT && after != TCP_ESTABLISHED)
-		return 0;
-	if (sk->sk_protocol != PROTOCOL_TCP)
-		return 0;
-	cookie = bpf_get_socket_cookie(sk);
-	if (after == TCP_LISTEN)
-		tell_of(LISTENED, cookie, sk, 0, true);
-	else if (after == TCP_SYN_SENT && sk->__sk_common.skc_num)
-		tell_of(CONNECTED, cookie, sk, 0, true);
-	else if (after == TCP_ESTABLISHED && before != TCP_SYN_SENT)
-		tell_of(ACCEPTABLE, cookie, sk, 0, false);
+		receives(sk);
 	return 0;
 }
 
@@ -315,7 +333,7 @@ int sock_create(struct bpf_sock *ctx)
 	if (ctx->type == TYPE_STREAM)
 		return 1;
 	probe_socket(&ends, launder(ctx));
-	tell(CREATED, bpf_get_socket_cookie(ctx), &ends, 0, true);
+	tell(CREATED, bpf_get_socket_cookie(ctx), &ends, true);
 	return 1;
 }
 
@@ -336,18 +354,18 @@ static __always_inline void probe_ends(struct ends *ends, struct sock *sk)
 SEC("cgroup/sock_release")
 int sock_release(struct bpf_sock *ctx)
 {
-	__u64 cookie = bpf_get_socket_cookie(ctx);
-	struct users *known = users_of(cookie), fresh = {.closed = 1};
-	struct ends ends = {};
+	__u64 cookie = bpf_get_socket_cookie(ctx), mark = mark_of_socket(cookie);
+	struct users *known = users_of(cookie);
+	struct ends ends;
 
-	if (known) {
-		known->closed = 1;
-		tell(CLOSED, cookie, &ends, 0, false);
+	if (known && (pid_in(known->sender, mark) || pid_in(known->receiver, mark))) {
+		known->closed = mark | 1;
+		tell_closed(cookie);
 	} else if (ctx->protocol == PROTOCOL_TCP && (ctx->state == TCP_ESTABLISHED || ctx->state == TCP_CLOSE_WAIT)) {
 		/* accepted and closed without a byte */
+		__builtin_memset(&ends, 0, sizeof(ends));
 		probe_ends(&ends, launder(ctx));
-		tell(RECEIVED, cookie, &ends, 0, true);
-		remember(cookie, &fresh);
+		tell(CLOSED, cookie, &ends, true);
 	}
 	return 1;
 }
@@ -356,7 +374,8 @@ int sock_release(struct bpf_sock *ctx)
 struct transport {
 	__be16 source;
 	__be16 destination;
-	__u8 rest[10];
+	__be16 checksum;
+	__be16 id; /* of an ICMP echo */
 };
 
 struct v4_header {
@@ -448,8 +467,8 @@ static __always_inline bool has_ports(__u16 protocol)
 	       protocol == PROTOCOL_SCTP || protocol == PROTOCOL_DCCP;
 }
 
-/* Fill in the ports; of an ICMP echo the id is the port of who asks. Return whether the flow can be a process's. */
-static __always_inline bool read_ports(struct flow_key *flow, const struct transport *header)
+/* Fill in the ports; of an ICMP echo the id is the port of who asks. */
+static __always_inline void read_ports(struct flow_key *flow, const struct transport *header)
 {
 	if (has_ports(flow->ends.protocol)) {
 		flow->ends.local_port = bpf_ntohs(flow->arrives ? header->destination : header->source);
@@ -460,84 +479,166 @@ static __always_inline bool read_ports(struct flow_key *flow, const struct trans
 		__u8 wanted = flow->arrives ? (v6 ? ECHO_REPLY_V6 : ECHO_REPLY) : (v6 ? ECHO_REQUEST_V6 : ECHO_REQUEST);
 
 		if (type == wanted)
-			flow->ends.local_port = bpf_ntohs(*(const __be16 *)header->rest);
+			flow->ends.local_port = bpf_ntohs(header->id);
 	}
+}
+
+/* Read a flow from where its packet lies, if that has nothing between its network and its transport header. */
+static __always_inline bool see_flow(const struct __sk_buff *skb, struct flow_key *flow)
+{
+	const __u8 *start = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u8 *source = flow->arrives ? flow->ends.remote : flow->ends.local;
+	__u8 *destination = flow->arrives ? flow->ends.local : flow->ends.remote;
+	const struct v4_header *v4 = (const void *)start;
+	const struct v6_header *v6 = (const void *)start;
+
+	if (start + sizeof(*v4) + sizeof(struct transport) > end)
+		return false;
+	if (v4->words == 0x45) {
+		map_v4(source, v4->source);
+		map_v4(destination, v4->destination);
+		flow->ends.protocol = v4->protocol;
+		read_ports(flow, (const void *)(v4 + 1));
+		return true;
+	}
+	if (v4->words >> 4 != 6 || start + sizeof(*v6) + sizeof(struct transport) > end || !has_ports(v6->next))
+		return false;
+	copy_v6(source, v6->source);
+	copy_v6(destination, v6->destination);
+	flow->ends.protocol = v6->next;
+	read_ports(flow, (const void *)(v6 + 1));
 	return true;
 }
 
-static __always_inline bool read_flow(const struct packet *packet, struct flow_key *flow, struct transport *header)
+static __always_inline bool read_flow(const struct packet *packet, struct flow_key *flow)
 {
-	int offset = read_network(packet, flow);
+	struct transport header = {};
+	int offset;
 
-	if (offset < 0)
+	if (packet->skb && see_flow(packet->skb, flow))
+		return true;
+	offset = read_network(packet, flow);
+	if (offset < 0 || (load(packet, offset, &header, sizeof(header)) && has_ports(flow->ends.protocol)))
 		return false;
-	if (load(packet, offset, header, sizeof(*header)) && /* a short one has at least its ports */
-	    load(packet, offset, header, 8) && has_ports(flow->ends.protocol))
-		return false;
-	return read_ports(flow, header);
+	read_ports(flow, &header);
+	return true;
 }
 
-/* Say whether a TCP segment opens a connection or carries data, so that a process sends it and not the kernel. */
-static __always_inline bool is_of_process(const struct __sk_buff *skb, const struct transport *header)
-{
-	__u8 flags = header->rest[9];
-	__u32 headers = (header->rest[8] >> 4) * 4 + (skb->protocol == bpf_htons(0x0800) ? 20 : 40);
+/* What a TCP segment is to its sender; those that are BARE are the kernel's affair. */
+enum segment { BARE, OPENS, ANSWERS, CARRIES };
 
-	return flags & TCP_FLAG_SYN || (skb->len > headers && !(flags & TCP_FLAG_FIN));
+/* Say what a segment is; where its headers cannot be seen at once, it may carry data. */
+static __always_inline enum segment segment_of(const struct __sk_buff *skb)
+{
+	const __u8 *start = (void *)(long)skb->data, *end = (void *)(long)skb->data_end, *segment;
+	__u32 headers;
+
+	if (start + sizeof(struct v4_header) > end)
+		return CARRIES;
+	if (start[0] >> 4 == 4)
+		headers = (start[0] & 15) * 4;
+	else if (start[6] == PROTOCOL_TCP)
+		headers = sizeof(struct v6_header);
+	else
+		return CARRIES;
+	segment = start + headers;
+	if (segment + 20 > end)
+		return CARRIES;
+	headers += (segment[12] >> 4) * 4;
+	if (segment[13] & TCP_FLAG_SYN)
+		return segment[13] & TCP_FLAG_ACK ? ANSWERS : OPENS;
+	return skb->len > headers && !(segment[13] & TCP_FLAG_FIN) ? CARRIES : BARE;
 }
 
-static __always_inline void tcp_leaves(struct __sk_buff *skb, struct sock *sk)
+/* Tell of a connection that comes in; its socket is yet to be made, `sk` is the one that listens. */
+static __always_inline void comes_in(struct __sk_buff *skb, struct sock *sk)
+{
+	struct packet packet = {.skb = skb};
+	struct flow_key flow = {};
+
+	if (!read_flow(&packet, &flow))
+		return;
+	flow.ends.netns = sk->__sk_common.skc_net.net->ns.inum;
+	tell(COMES_IN, 0, &flow.ends, false);
+}
+
+static __always_inline void tcp_leaves(struct __sk_buff *skb, struct bpf_sock *socket)
+{
+	enum segment segment = segment_of(skb);
+	struct sock *sk;
+
+	if (segment == BARE)
+		return;
+	sk = (struct sock *)bpf_skc_to_tcp_sock(socket);
+	if (!sk)
+		return;
+	if (segment == ANSWERS)
+		comes_in(skb, sk);
+	else if (sk->sk_lock.owned)
+		sends(sk, bpf_get_socket_cookie(skb));
+}
+
+/* Return a number that no two flows have in common but by a chance of 1 in 2^59. */
+static __always_inline __u64 number_of(const struct flow_key *flow)
+{
+	const __u64 *words = (const void *)flow;
+	__u64 number = shared.generation;
+
+	for (unsigned int i = 0; i < sizeof(*flow) / sizeof(*words); i++) {
+		number = (number ^ words[i]) * 0x9e3779b97f4a7c15;
+		number ^= number >> 32;
+	}
+	return number;
+}
+
+/*
+ * Tell of a flow, unless it is known that this process sends it or, with pid 0, that it arrives. `sk` can only be probed;
+ * `of_task` says that it need not be asked whether it is the current process that sends.
+ */
+static __always_inline bool tell_flow(struct flow_key *flow, struct sock *sk, enum kind kind, __u32 pid, bool of_task)
+{
+	__u64 number = number_of(flow), word = (number & ~PID_MASK) | pid;
+	__u32 place = number % (MOST_FLOWS / 2);
+	struct senders *known = bpf_map_lookup_elem(&flows, &place);
+
+	if (!known || known->latest == word || known->before == word || (!of_task && !is_of_task(sk)))
+		return false;
+	flow->ends.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	if (!tell(kind, flow->cookie, &flow->ends, kind == SENT))
+		return false;
+	if ((known->latest ^ word) & ~PID_MASK)
+		known->before = known->latest;
+	known->latest = word;
+	return true;
+}
+
+static __always_inline void other_leaves(struct __sk_buff *skb, struct bpf_sock *socket)
 {
 	struct flow_key flow = {.cookie = bpf_get_socket_cookie(skb)};
 	struct packet packet = {.skb = skb};
-	struct transport header = {};
 	__u32 pid = current_pid();
+	struct users *known;
 
-	if (!flow.cookie || sends_already(users_of(flow.cookie), pid))
+	if (!read_flow(&packet, &flow) || !tell_flow(&flow, launder(socket), SENT, pid, false))
 		return;
-	if (!read_flow(&packet, &flow, &header) || !is_of_process(skb, &header))
-		return;
-	flow.ends.netns = sk->__sk_common.skc_net.net->ns.inum;
-	if (tell(SENT, flow.cookie, &flow.ends, 0, true))
-		note_sender(flow.cookie, pid);
-}
-
-/* `sk` can only be probed; `packets` says that it is a packet socket, which no softirq sends from. */
-static __always_inline void other_leaves(const struct packet *packet, struct sock *sk, __u64 cookie, bool packets)
-{
-	struct flow_key flow = {.cookie = cookie, .generation = shared.generation};
-	struct transport header = {};
-	__u32 pid = current_pid(), *known;
-
-	if (!flow.cookie || !read_flow(packet, &flow, &header))
-		return;
-	known = bpf_map_lookup_elem(&flows, &flow);
-	if ((known && *known == pid) || (!packets && !is_of_task(sk)))
-		return;
-	bpf_map_update_elem(&flows, &flow, &pid, BPF_ANY);
-	flow.ends.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-	if (tell(SENT, flow.cookie, &flow.ends, 0, true)) {
-		note_sender(flow.cookie, pid);
-	} else {
-		flow.ends.netns = 0;
-		bpf_map_delete_elem(&flows, &flow);
-	}
+	known = users_of(flow.cookie);
+	if (known)
+		known->sender = mark_of_socket(flow.cookie) | pid;
 }
 
 SEC("cgroup_skb/egress")
 int egress(struct __sk_buff *skb)
 {
-	struct packet packet = {.skb = skb};
 	struct bpf_sock *socket = skb->sk;
-	struct tcp_sock *tcp;
 
+	if (socket)
+		socket = bpf_sk_fullsock(socket);
 	if (!socket)
 		return 1;
-	tcp = bpf_skc_to_tcp_sock(socket);
-	if (!tcp)
-		other_leaves(&packet, launder(socket), bpf_get_socket_cookie(skb), false);
-	else if (((struct sock *)tcp)->sk_lock.owned)
-		tcp_leaves(skb, (struct sock *)tcp);
+	if (socket->protocol == PROTOCOL_TCP && socket->type == TYPE_STREAM)
+		tcp_leaves(skb, socket);
+	else
+		other_leaves(skb, socket);
 	return 1;
 }
 
@@ -545,38 +646,48 @@ int egress(struct __sk_buff *skb)
 SEC("tp_btf/net_dev_queue")
 int BPF_PROG(net_dev_queue, struct sk_buff *skb)
 {
-	struct sock *sk = skb->sk;
 	struct packet packet = {};
+	struct flow_key flow = {};
+	struct sock *sk = skb->sk;
 
 	if (!sk || sk->__sk_common.skc_family != AF_PACKET)
 		return 0;
+	flow.cookie = OF_PACKET_SOCKETS | current_pid();
 	packet.start = skb->head + skb->network_header;
-	other_leaves(&packet, launder(sk), OF_PACKET_SOCKETS | current_pid(), true);
+	if (read_flow(&packet, &flow))
+		tell_flow(&flow, launder(sk), SENT, current_pid(), true);
 	return 0;
+}
+
+static __always_inline void reaches(struct __sk_buff *skb, struct bpf_sock *socket)
+{
+	struct flow_key flow = {.cookie = bpf_get_socket_cookie(skb), .arrives = 1};
+	struct packet packet = {.skb = skb};
+
+	if (read_flow(&packet, &flow) && flow.ends.protocol != PROTOCOL_TCP)
+		tell_flow(&flow, launder(socket), ARRIVES, 0, true);
+}
+
+/* Say whether a packet that came in is seen at once to be of TCP, which is not followed here. */
+static __always_inline bool is_tcp(const struct __sk_buff *skb)
+{
+	const __u8 *start = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+	if (start + sizeof(struct v4_header) > end)
+		return false;
+	return (start[0] >> 4 == 4 ? start[9] : start[6]) == PROTOCOL_TCP;
 }
 
 SEC("cgroup_skb/ingress")
 int ingress(struct __sk_buff *skb)
 {
-	struct flow_key flow = {.generation = shared.generation, .arrives = 1};
-	struct packet packet = {.skb = skb};
-	struct bpf_sock *socket = skb->sk;
-	struct transport header = {};
-	__u32 nobody = 0;
+	struct bpf_sock *socket;
 
-	if (!socket || bpf_skc_to_tcp_sock(socket))
+	if (is_tcp(skb))
 		return 1;
-	flow.cookie = bpf_get_socket_cookie(skb);
-	if (!flow.cookie || !read_flow(&packet, &flow, &header) || flow.ends.protocol == PROTOCOL_TCP)
-		return 1;
-	if (bpf_map_lookup_elem(&flows, &flow))
-		return 1;
-	bpf_map_update_elem(&flows, &flow, &nobody, BPF_ANY);
-	flow.ends.netns = BPF_CORE_READ((struct sock *)launder(socket), __sk_common.skc_net.net, ns.inum);
-	if (!tell(ARRIVES, flow.cookie, &flow.ends, 0, false)) {
-		flow.ends.netns = 0;
-		bpf_map_delete_elem(&flows, &flow);
-	}
+	socket = skb->sk;
+	if (socket)
+		reaches(skb, socket);
 	return 1;
 }
 

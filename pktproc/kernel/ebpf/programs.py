@@ -44,7 +44,6 @@ HOOKS = (
     Hook("ingress", "which datagram socket a packet reaches", cgroup=True),
     Hook("sock_create", "whose a datagram socket is that was not used yet", cgroup=True),
     Hook("sock_release", "when sockets are closed", cgroup=True),
-    Hook("inet_sock_set_state", "who listens, and connections that nobody has used yet", needed=True),
     Hook("sock_send_length", "senders whose packets leave later"),
     Hook("sock_recv_length", "who receives datagrams"),
     Hook("net_dev_queue", "who sends through packet sockets"),

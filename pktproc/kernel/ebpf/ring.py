@@ -10,6 +10,10 @@ import mmap
 import struct
 from typing import NamedTuple
 
+import numpy as np
+
+from pktproc.packets.batch import Column
+
 _POSITION = struct.Struct("=Q")
 _HEADER = struct.Struct("=II")
 _BUSY = 1 << 31
@@ -19,12 +23,21 @@ _LENGTH = _DISCARDED - 1
 _MOST_BYTES = 4 << 20
 
 
+# After so many records of one length the next ones are looked at so many at a time, as long as they are alike, too.
+_ALIKE = 8
+_MOST_ALIKE = 1024
+
+
 class Records(NamedTuple):
-    """Records as the ring had them: `data` with the position and length of each, in order."""
+    """Records as the ring had them: `data` with the position and length (int64) of each, in order.
+
+    `more` says that others were behind them.
+    """
 
     data: bytes
-    positions: list[int]
-    lengths: list[int]
+    positions: Column
+    lengths: Column
+    more: bool = False
 
 
 class Ring:
@@ -47,19 +60,31 @@ class Ring:
         available = min(end - begin, _MOST_BYTES)
         positions: list[int] = []
         lengths: list[int] = []
-        position = 0
+        position = alike = 0
         while position < available:
             header, _ = _HEADER.unpack_from(self._producer, start + position)
             if header & _BUSY:
                 break
             length = header & _LENGTH
+            step = (length + _HEADER.size + 7) & ~7
+            count = 1
             if not header & _DISCARDED:
-                positions.append(position + _HEADER.size)
-                lengths.append(length)
-            position += (length + _HEADER.size + 7) & ~7
+                alike = alike + 1 if lengths and lengths[-1] == length else 0
+                if alike >= _ALIKE:
+                    most = max(1, min(_MOST_ALIKE, (available - position) // step))
+                    count = self._count_alike(start + position, step, most)
+                positions.extend(range(position + _HEADER.size, position + count * step, step))
+                lengths.extend([length] * count)
+            position += count * step
         data = self._producer[start : start + position]
         _POSITION.pack_into(self._consumer, 0, begin + position)
-        return Records(data, positions, lengths)
+        return Records(data, np.array(positions, np.int64), np.array(lengths, np.int64), available < end - begin)
+
+    def _count_alike(self, start: int, step: int, most: int) -> int:
+        """Return how many records, `most` at most, have the header of the first, which is complete."""
+        headers = np.ndarray((most,), np.uint32, self._producer, start, (step,))
+        different = np.flatnonzero(headers != headers[0])
+        return int(different[0]) if len(different) else most
 
     def close(self) -> None:
         """Unmap the ring."""
@@ -67,4 +92,4 @@ class Ring:
         self._producer.close()
 
 
-_NONE = Records(b"", [], [])
+_NONE = Records(b"", np.empty(0, np.int64), np.empty(0, np.int64))

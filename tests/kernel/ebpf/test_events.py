@@ -7,7 +7,7 @@ import pytest
 
 from pktproc.attribution.engine import Ends
 from pktproc.kernel.ebpf import events
-from pktproc.kernel.ebpf.events import Kind, ProcessFacts, decode
+from pktproc.kernel.ebpf.events import Kind, ProcessFacts, decode, process_facts
 from pktproc.kernel.ebpf.ring import Records
 from pktproc.model import pack_address
 
@@ -31,8 +31,8 @@ def facts(prefix: str) -> dict[str, object]:
 
 
 def records(*payloads: bytes) -> Records:
-    positions = np.cumsum([0, *map(len, payloads)])[:-1].tolist()
-    return Records(b"".join(payloads), positions, [len(payload) for payload in payloads])
+    lengths = np.array([len(payload) for payload in payloads], np.int64)
+    return Records(b"".join(payloads), np.cumsum(lengths) - lengths, lengths)
 
 
 def socket_record(**more: object) -> bytes:
@@ -43,11 +43,22 @@ def socket_record(**more: object) -> bytes:
 
 def test_a_socket_event_is_decoded() -> None:
     (event,) = decode(records(socket_record(**facts("process"))))
-    assert event == events.SocketEvent(1, Kind.SENT, 2, 3, Ends(1, 17, OURS, 53, THEIRS, 54), FACTS)
+    assert isinstance(event, events.SocketEvent)
+    assert event[:5] == (1, Kind.SENT, 2, 3, Ends(1, 17, OURS, 53, THEIRS, 54))
+    assert event.process
+    assert process_facts(event.process) == FACTS
+
+
+def test_of_the_end_of_a_socket_no_ends_are_taken() -> None:
+    ends = {"ends__local": OURS, "ends__netns": 1, "ends__local_port": 53}
+    (event,) = decode(records(record(events.SOCKET_EVENT, kind=Kind.CLOSED, cookie=2, **ends)))
+    assert isinstance(event, events.SocketEvent)
+    assert event.ends == Ends(0, 0, bytes(16), 0, bytes(16), 0)
 
 
 def test_an_event_without_a_process_has_none() -> None:
     (event,) = decode(records(socket_record()))
+    assert isinstance(event, events.SocketEvent)
     assert event.process is None
 
 

@@ -54,8 +54,9 @@ def written() -> Iterator[Written]:
 
 
 def payloads(ring: Ring) -> list[bytes]:
-    data, positions, lengths = ring.read()
-    return [data[position : position + length] for position, length in zip(positions, lengths, strict=True)]
+    data, positions, lengths, _ = ring.read()
+    places = zip(positions.tolist(), lengths.tolist(), strict=True)
+    return [data[position : position + length] for position, length in places]
 
 
 @pytest.fixture
@@ -90,6 +91,17 @@ def test_a_discarded_record_is_passed_over(ring: Ring, written: Written) -> None
     written.add(b"nothing", DISCARDED)
     written.add(b"something")
     assert payloads(ring) == [b"something"]
+
+
+def test_many_records_alike_and_some_others_come_in_order(ring: Ring, written: Written) -> None:
+    put = [bytes([number]) * 8 for number in range(40)]
+    put[20:20] = [b"of another length"]
+    for payload in put[:-3]:
+        written.add(payload)
+    written.add(put[-3], DISCARDED)
+    written.add(put[-2])
+    written.add(put[-1], BUSY)
+    assert payloads(ring) == [*put[:-3], put[-2]]
 
 
 def test_a_record_at_the_end_goes_on_at_the_beginning(ring: Ring, written: Written) -> None:
