@@ -108,7 +108,7 @@ class HolderIndex:
         return list(found.values())
 
     def _note_fresh(self, processes: Iterable[Process]) -> None:
-        self._fresh |= {process.id: process for process in processes}
+        self._fresh |= {process.id: process for process in {id(process): process for process in processes}.values()}
         while len(self._fresh) > MAX_FRESH:
             del self._fresh[next(iter(self._fresh))]
 
@@ -170,11 +170,14 @@ class HolderIndex:
         """Take in the holders that a look found, which was at everyone at `verified_ns` or else at some only."""
         for inode, processes in found.holders.items():
             self._held[inode] = _Held(_eldest_first(processes), verified_ns)
-            self._note_fresh(processes)
-            self._orphans.pop(inode, None)
+            if self._orphans:
+                self._orphans.pop(inode, None)
+        self._note_fresh(process for processes in found.holders.values() for process in processes)
 
 
-def _eldest_first(processes: Iterable[Process]) -> tuple[Process, ...]:
+def _eldest_first(processes: Sequence[Process]) -> tuple[Process, ...]:
     """Order holders so that one from which others inherited comes before them."""
+    if len(processes) == 1:
+        return tuple(processes)
     unique = {process.id: process for process in processes}
     return tuple(sorted(unique.values(), key=lambda process: (process.start_ticks, process.pid)))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from pktproc.attribution.engine import Holdings
 from pktproc.kernel.processes import ProcessReader, opened
-from pktproc.model import Process
+from pktproc.model import Process, ProcessId
 
 # Short-lived programs are among the latest pids and have their socket at a low descriptor. To look there first takes
 # a tenth of the system calls, at each of which this thread may have to wait for the interpreter.
@@ -17,12 +17,19 @@ _LOW_DESCRIPTORS = range(3, 8)
 _YOUNG = 16
 _INIT = 1
 
+# Who holds which socket, by inode.
+Listing = Callable[[], Mapping[int, Collection[ProcessId]] | None]
+
 
 class HolderScan:
-    """Look through the descriptors of all processes for sockets that are wanted."""
+    """Look through the descriptors of all processes for sockets that are wanted.
 
-    def __init__(self, reader: ProcessReader) -> None:
+    A `listing` returns at once who holds which sockets, or None if it cannot.
+    """
+
+    def __init__(self, reader: ProcessReader, listing: Listing | None = None) -> None:
         self._reader = reader
+        self._listing = listing
         self._proc = reader.proc
         self._met: frozenset[int] = frozenset()
         self._known: frozenset[int] = frozenset()
@@ -76,6 +83,9 @@ class HolderScan:
         """
         pids = self._reader.pids_newest_first()
         self._met, self._known = frozenset(pids), frozenset(pids[_YOUNG:])
+        held = self._listing() if self._listing else None
+        if held is not None:
+            return self._listed(wanted, held)
         uids = {uid for uid in wanted.values() if uid is not None}
         if uids:
             pids.sort(key=lambda pid: self._owner(pid) not in uids)
@@ -83,6 +93,19 @@ class HolderScan:
         holders: dict[int, list[Process]] = {}
         looked = [inspected for pid in pids if (inspected := self._visit(pid, links, holders)) is not None]
         return Holdings(holders, complete=True, denied=looked.count(False), looked_at=len(looked))
+
+    def _listed(self, wanted: Iterable[int], held: Mapping[int, Collection[ProcessId]]) -> Holdings:
+        """Describe the holders of wanted inodes, each once; those that are gone by now are left out."""
+        found = {inode: held[inode] for inode in wanted if inode in held}
+        everyone = {process for processes in found.values() for process in processes}
+        read = {process: self._reader.read(process.pid) for process in everyone}
+        known = {id_: process for id_, process in read.items() if process and process.id == id_}
+        holders = {inode: [known[id_] for id_ in ids if id_ in known] for inode, ids in found.items()}
+        return Holdings(
+            {inode: processes for inode, processes in holders.items() if processes},
+            complete=True,
+            looked_at=len(everyone),
+        )
 
     def _newest_pids(self, latest: int) -> Iterator[int]:
         """Yield the last few pids that were given out, then all others: listing /proc takes longer than many live."""

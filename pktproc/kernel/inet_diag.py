@@ -119,9 +119,10 @@ def cookie_in(payload: memoryview) -> int:
     return int(cookie)
 
 
-def parse_socket(payload: memoryview, netns: int, protocol: int) -> Socket | None:
+def parse_socket(payload: memoryview, netns: int, protocol: int, *, dumped: bool = False) -> Socket | None:
     """Return the socket that an inet_diag message describes, None if the message is too short to be one.
 
+    What was `dumped` is of the protocol that was asked for; else the message may say another one.
     `uid` is None when the inode is 0: the kernel then reports 0 for "unknown" as for root.
     """
     if len(payload) < _MESSAGE.size:
@@ -130,7 +131,8 @@ def parse_socket(payload: memoryview, netns: int, protocol: int) -> Socket | Non
         _MESSAGE.unpack_from(payload)
     )
     v6_only = False
-    for kind, value in netlink.attributes(payload[_MESSAGE.size :]):
+    telling = not dumped or family == socket.AF_INET6
+    for kind, value in netlink.attributes(payload[_MESSAGE.size :]) if telling else ():
         if kind == _INET_DIAG_SKV6ONLY and len(value) >= 1:
             v6_only = bool(value[0])
         elif kind == _INET_DIAG_PROTOCOL and len(value) >= 1:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pktproc.attribution.engine import Addresses, Ended, Holdings, Query
 from pktproc.errors import Denied
 from pktproc.kernel import addresses, namespaces, proc_net
-from pktproc.kernel.holders import HolderScan
+from pktproc.kernel.holders import HolderScan, Listing
 from pktproc.kernel.namespaces import Discovery, Namespace
 from pktproc.kernel.processes import ProcessReader
 from pktproc.kernel.socket_table import SocketTable
@@ -24,16 +24,17 @@ _IPPROTO_RAW = 255
 class ProcfsEngine:
     """Answer from the text tables of a procfs; `proc` may be any directory that is laid out like one.
 
+    With a `listing` looks at everyone are left to it, see `HolderScan`.
     `limits` is what the kernel refused or lacks: nothing, since all that there is can be read.
     """
 
     name = "procfs"
     hears_ends = False
 
-    def __init__(self, proc: Path = Path("/proc"), *, cmdline: bool = True) -> None:
+    def __init__(self, proc: Path = Path("/proc"), *, cmdline: bool = True, listing: Listing | None = None) -> None:
         self._proc = proc
         self.limits: list[str] = []
-        self._scan = HolderScan(ProcessReader(proc, cmdline=cmdline))
+        self._scan = HolderScan(ProcessReader(proc, cmdline=cmdline), listing)
         self._discovery = Discovery(proc)
         self._namespaces = self._discovery.namespaces()
 

@@ -124,7 +124,7 @@ class DiagSocket:
             fact = known.get(key)
             if fact is None:
                 payload = view[position + netlink.HEADER.size : position + length]
-                fact = inet_diag.parse_socket(payload, self.netns, protocol)
+                fact = inet_diag.parse_socket(payload, self.netns, protocol, dumped=True)
             if fact is not None:
                 found[key] = fact
             position += length

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from pktproc.attribution.engine import Told, Use, Way
 from pktproc.kernel.ebpf.events import Event, Kind, SocketEvent, decode, process_facts
-from pktproc.kernel.ebpf.lives import Lives
+from pktproc.kernel.ebpf.lives import NS_PER_TICK, Lives
 from pktproc.kernel.ebpf.programs import Programs
 from pktproc.kernel.netlink_engine import NetlinkEngine
 from pktproc.kernel.processes import ProcessReader
+from pktproc.kernel.procfs_engine import ProcfsEngine
 from pktproc.model import Process, ProcessId
 
 # Processes as they were at events, remembered until one of them runs another program.
@@ -37,7 +38,7 @@ class EbpfEngine(NetlinkEngine):
     def __init__(self, *, cmdline: bool = True) -> None:
         self._programs = Programs()
         try:
-            super().__init__(cmdline=cmdline)
+            super().__init__(floor=ProcfsEngine(cmdline=cmdline, listing=self._held))
         except BaseException:
             self._programs.close()
             raise
@@ -67,6 +68,19 @@ class EbpfEngine(NetlinkEngine):
             self._lost += lost
             self._programs.start_anew()
         return Told(uses, exits, lost)
+
+    def _held(self) -> dict[int, set[ProcessId]] | None:
+        """Return which processes hold which inodes of sockets, None where the kernel does not tell."""
+        holdings = self._programs.holdings()
+        if holdings is None:
+            return None
+        held: dict[int, set[ProcessId]] = {}
+        ticks = (holdings["start_ns"] // NS_PER_TICK).tolist()
+        for inode, process in zip(
+            holdings["inode"].tolist(), zip(holdings["pid"].tolist(), ticks, strict=True), strict=True
+        ):
+            held.setdefault(inode, set()).add(ProcessId(*process))
+        return held
 
     def _events(self) -> Iterator[Event]:
         more = True

@@ -65,6 +65,15 @@ struct execution_event {
 	char arguments[ARGUMENT_BYTES];
 };
 
+/* What the iterator over open files writes: a process and a socket that it holds. */
+struct holding {
+	__u64 inode;
+	__u64 start_ns; /* of the process, as above */
+	__u32 pid;
+	__u32 padding;
+};
+
+_Static_assert(sizeof(struct holding) == 24, "as HOLDING in events.py");
 _Static_assert(sizeof(struct process_facts) == 48, "as PROCESS in events.py");
 _Static_assert(sizeof(struct ends) == 44, "as ENDS in events.py");
 _Static_assert(sizeof(struct socket_event) == 128, "as SOCKET_EVENT in events.py");

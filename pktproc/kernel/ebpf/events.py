@@ -79,6 +79,7 @@ EXECUTION_EVENT = np.dtype(
         ("arguments", f"V{ARGUMENT_BYTES}"),
     ]
 )
+HOLDING = np.dtype([("inode", "u8"), ("start_ns", "u8"), ("pid", "u4"), ("padding", "u4")])
 
 
 class ProcessFacts(NamedTuple):

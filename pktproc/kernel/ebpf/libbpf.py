@@ -20,6 +20,7 @@ _STRICT_ALL = 0xFFFFFFFF  # libbpf_legacy.h; makes libbpf 0 report errors as lib
 _BTF_KIND_TYPEDEF = 8
 _LOG_LINE_BYTES = 4096
 _MOST_LOG_LINES = 200
+_ITERATOR_BYTES = 1 << 16
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _REFUSED = re.compile(r"prog '(\w+)': failed to load")
 _POINTERS = (
@@ -130,9 +131,20 @@ class BpfObject:
         if code:
             raise failure("load", -code)
 
-    def attach(self, program: str) -> None:
-        """Attach a program to the tracepoint that it names."""
+    def attach(self, program: str) -> int:
+        """Attach a program to the tracepoint or iterator that it names; return the link, which this object keeps."""
         self._links.append(self._call("bpf_program__attach", ctypes.c_void_p(self._program(program))))
+        return self._links[-1]
+
+    def iterate(self, link: int) -> bytes:
+        """Run an attached iterator and return what it wrote."""
+        descriptor = self._library.bpf_iter_create(self._library.bpf_link__fd(ctypes.c_void_p(link)))
+        if descriptor < 0:
+            raise failure("iterate", ctypes.get_errno())
+        try:
+            return b"".join(iter(lambda: _read(descriptor), b""))
+        finally:
+            os.close(descriptor)
 
     def attach_to_cgroup(self, program: str, descriptor: int) -> None:
         """Attach a program to an open directory of cgroup v2, beside what others have attached there."""
@@ -161,6 +173,15 @@ class BpfObject:
 
     def _program(self, name: str) -> int:
         return self._call("bpf_object__find_program_by_name", ctypes.c_void_p(self._pointer), name.encode())
+
+
+def _read(descriptor: int) -> bytes:
+    """Read on in an iterator, which pauses now and then if it finds nothing to write (kernel/bpf/bpf_iter.c)."""
+    while True:
+        try:
+            return os.read(descriptor, _ITERATOR_BYTES)
+        except BlockingIOError:
+            continue
 
 
 def failure(what: str, code: int) -> EngineError:

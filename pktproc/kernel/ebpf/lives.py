@@ -12,7 +12,7 @@ from pktproc.kernel.processes import NS_PER_S, ProcessReader, boot_time_ns, full
 from pktproc.model import Process, ProcessId
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_NS_PER_TICK = NS_PER_S // _TICKS_PER_SECOND
+NS_PER_TICK = NS_PER_S // _TICKS_PER_SECOND
 # As many processes as a host has at a time, and those that ended lately.
 _MOST_LIVES = 1 << 15
 _MOST_ANCESTORS = 64
@@ -72,14 +72,14 @@ class Lives:
 
     def identity(self, facts: ProcessFacts) -> ProcessId:
         """Return which process facts are of."""
-        return ProcessId(facts.pid, facts.start_ns // _NS_PER_TICK)
+        return ProcessId(facts.pid, facts.start_ns // NS_PER_TICK)
 
     def _describe(self, life: _Life, facts: ProcessFacts) -> Process:
-        start_ticks = facts.start_ns // _NS_PER_TICK
+        start_ticks = facts.start_ns // NS_PER_TICK
         return Process(
             pid=facts.pid,
             start_ticks=start_ticks,
-            start_ns=self._boot_ns + start_ticks * _NS_PER_TICK,
+            start_ns=self._boot_ns + start_ticks * NS_PER_TICK,
             name=full_name(facts.comm, life.exe, life.arguments),
             exe=life.exe,
             cmdline=life.arguments if self._cmdline else None,
@@ -127,10 +127,10 @@ class Lives:
             if before is None:
                 self._keep(facts, _Life(facts.start_ns, cgroup=facts.cgroup))
                 return
-            start_ns = before.start_ticks * _NS_PER_TICK
+            start_ns = before.start_ticks * NS_PER_TICK
             parent = _Life(start_ns, before.exe, before.cmdline, before.parent_name, before.container_id)
             parent.ancestors, parent.cgroup, parent.name = before.ancestors, facts.cgroup, before.name
-        parent_id = ProcessId(facts.ppid, parent.start_ns // _NS_PER_TICK)
+        parent_id = ProcessId(facts.ppid, parent.start_ns // NS_PER_TICK)
         life = _Life(
             facts.start_ns,
             parent.exe,

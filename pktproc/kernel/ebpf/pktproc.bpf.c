@@ -89,6 +89,7 @@ struct {
 	struct socket_event socket_events[0];
 	struct process_event process_events[0];
 	struct execution_event execution_events[0];
+	struct holding holdings[0];
 } shared SEC(".bss");
 
 /* Turn a pointer that the verifier follows into one that can only be read by probing. */
@@ -689,6 +690,31 @@ int ingress(struct __sk_buff *skb)
 	if (socket)
 		reaches(skb, socket);
 	return 1;
+}
+
+/* Write who holds a socket of the internet or a packet socket; run over all open files by whoever reads the iterator. */
+SEC("iter/task_file")
+int holders(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct holding holding = {};
+	struct file *file = ctx->file;
+	struct socket *socket;
+	__u16 family;
+
+	if (!task || !file)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	if (!socket || !socket->sk)
+		return 0;
+	family = socket->sk->__sk_common.skc_family;
+	if (family != AF_INET && family != AF_INET6 && family != AF_PACKET)
+		return 0;
+	holding.inode = file->f_inode->i_ino;
+	holding.start_ns = task->group_leader->start_boottime;
+	holding.pid = task->tgid;
+	bpf_seq_write(ctx->meta->seq, &holding, sizeof(holding));
+	return 0;
 }
 
 static __always_inline void tell_life(enum kind kind, struct task_struct *task, const char *comm)

@@ -13,10 +13,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
+
 from pktproc.errors import EngineError, Unsupported
 from pktproc.kernel.cgroups import cgroup_root
+from pktproc.kernel.ebpf.events import HOLDING
 from pktproc.kernel.ebpf.libbpf import BpfObject, Log, kernel_tracepoints
 from pktproc.kernel.ebpf.ring import Records, Ring
+
+Holdings = npt.NDArray[np.void] | None
 
 OBJECT = "pktproc.bpf.o"
 RING_BYTES = 16 << 20
@@ -28,7 +34,7 @@ _FIRST_NAMESPACES = {"pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A place in the kernel that a program is attached to: a tracepoint, or one of cgroup v2.
+    """A place in the kernel that a program is attached to: a tracepoint, one of cgroup v2, or an iterator.
 
     `loss` is what is not known without it; without one that is `needed` the engine is of no use.
     """
@@ -37,8 +43,10 @@ class Hook:
     loss: str
     cgroup: bool = False
     needed: bool = False
+    iterator: bool = False
 
 
+_HOLDERS = Hook("holders", "who holds older sockets, but by a slower look through /proc", iterator=True)
 HOOKS = (
     Hook("egress", "who sends", cgroup=True, needed=True),
     Hook("ingress", "which datagram socket a packet reaches", cgroup=True),
@@ -52,6 +60,7 @@ HOOKS = (
     Hook("sched_process_exec", "program and command line of processes that are gone"),
     Hook("task_rename", "names that processes give themselves"),
     Hook("sched_process_exit", "which of several users of a socket has ended"),
+    _HOLDERS,
 )
 
 
@@ -69,6 +78,7 @@ class Programs:
             self._directory = _directory(opened)
             self._object = self._load(log)
             opened.enter_context(closing(self._object))
+            self._holders = 0
             self._attach(log)
             self._ring = Ring(self._object.map_descriptor("ring"), RING_BYTES)
             opened.enter_context(closing(self._ring))
@@ -85,6 +95,12 @@ class Programs:
     def read(self) -> Records:
         """Return what the programs have told since the last call."""
         return self._ring.read()
+
+    def holdings(self) -> Holdings:
+        """Return which processes hold sockets at the moment (`HOLDING`); None where the kernel does not tell."""
+        if not self._holders:
+            return None
+        return np.frombuffer(self._object.iterate(self._holders), HOLDING)
 
     def start_anew(self) -> None:
         """Have everything told again that was told before."""
@@ -104,9 +120,10 @@ class Programs:
     def _load(self, log: Log) -> BpfObject:
         """Load the programs that this kernel takes, leaving out one after another of those that it does not."""
         image = resources.files("pktproc.kernel.ebpf").joinpath(OBJECT).read_bytes()
-        known = kernel_tracepoints({hook.program for hook in HOOKS if not hook.cgroup})
-        for hook in HOOKS:
-            if not hook.cgroup and hook.program not in known:
+        tracepoints = [hook for hook in HOOKS if not hook.cgroup and not hook.iterator]
+        known = kernel_tracepoints({hook.program for hook in tracepoints})
+        for hook in tracepoints:
+            if hook.program not in known:
                 self._leave_out(hook, "the kernel does not have it")
         for _ in range(_MOST_REFUSALS):
             loaded = BpfObject(image)
@@ -142,6 +159,8 @@ class Programs:
                 log.lines.clear()
                 if hook.cgroup:
                     self._object.attach_to_cgroup(hook.program, self._directory)
+                elif hook.iterator:
+                    self._holders = self._object.attach(hook.program)
                 else:
                     self._object.attach(hook.program)
             except EngineError as error:

@@ -87,6 +87,19 @@ def test_a_program_is_told_from_its_birth_to_its_end() -> None:
     assert lives[2].process.comm == b"echo"
 
 
+def test_who_holds_older_sockets_is_listed_as_proc_has_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(socket.AF_UNIX) as other:
+        inode, local = os.fstat(listener.fileno()).st_ino, os.fstat(other.fileno()).st_ino
+        command = ["sleep", "60"]
+        with subprocess.Popen(command, pass_fds=[listener.fileno()]) as heir, Programs() as programs:
+            found = programs.holdings()
+            heir.kill()
+    assert found is not None
+    ours = found[found["inode"] == inode]
+    assert set(ours["pid"].tolist()) == {os.getpid(), heir.pid}
+    assert local not in found["inode"]
+
+
 def test_two_at_once_do_not_disturb_each_other() -> None:
     with Programs() as first:
         with Programs() as second:

@@ -1,0 +1,58 @@
+"""The engine as a whole: who holds what is older than it, and what is said where it does not work."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from bed.program import program_environment
+from pktproc.kernel.ebpf.engine import EbpfEngine
+from pktproc.kernel.netlink_engine import NetlinkEngine
+
+SNIFF = [sys.executable, "-m", "pktproc", "sniff", "-i", "lo", "--engine", "ebpf", "-c", "1"]
+
+
+@pytest.fixture
+def engine() -> Iterator[EbpfEngine]:
+    engine = EbpfEngine()
+    yield engine
+    engine.close()
+
+
+def test_a_look_at_everyone_finds_what_a_look_through_proc_finds(engine: EbpfEngine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        inode = os.fstat(listener.fileno()).st_ino
+        with subprocess.Popen(["sleep", "60"], pass_fds=[listener.fileno()]) as heir:
+            found, nothing = engine.everyone({inode: 0, 1: None}), engine.everyone({1: None})
+            portable = NetlinkEngine()
+            expected = portable.everyone({inode: 0})
+            portable.close()
+            heir.kill()
+    assert {process.pid for process in found.holders[inode]} == {os.getpid(), heir.pid}
+    described = [{(p.id, p.name, p.exe, p.cmdline) for p in each.holders[inode]} for each in (found, expected)]
+    assert described[0] == described[1]
+    assert (found.complete, nothing.complete, nothing.holders) == (True, True, {})
+
+
+@pytest.mark.parametrize(
+    ("prefix", "cure"),
+    [
+        (["setpriv", "--inh-caps=-bpf,-sys_admin", "--bounding-set=-bpf,-sys_admin"], "CAP_BPF"),
+        (["unshare", "--cgroup"], "--cgroupns=host"),
+        (["unshare", "--mount", "sh", "-c", 'umount -a -t cgroup2; exec "$@"', "sh"], "mount -t cgroup2"),
+    ],
+    ids=["no capability", "container", "no cgroup v2"],
+)
+def test_where_it_does_not_work_the_command_ends_with_the_cure(prefix: list[str], cure: str) -> None:
+    told = subprocess.run(
+        [*prefix, *SNIFF], capture_output=True, text=True, check=False, timeout=60, env=program_environment()
+    )
+    assert told.returncode == 3, told
+    (line,) = told.stderr.splitlines()
+    assert line.startswith(("pktproc: eBPF", "pktproc: cgroup v2"))
+    assert cure in line
