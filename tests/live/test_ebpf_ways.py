@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import struct
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +15,21 @@ from bed.namespaces import Namespace
 from bed.program import Program
 from bed.sniff import Packet
 from kernel.ebpf.exact_bed import ExactProgram, ExactSniff
+from pktproc.kernel.ebpf.programs import cgroup_root
 
 PORT = 7700
+MPTCP = 262
 HEADERS_BYTES = 90  # more than the headers of a packet without data
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A cgroup of its own below the root of cgroup v2."""
+    root = cgroup_root(Path("/proc/self/mountinfo").read_text())
+    made = root / f"pktproc-test-{os.getpid()}"
+    made.mkdir()
+    yield made
+    made.rmdir()
 
 
 def named(packets: list[Packet], side: str, address: str) -> set[tuple[int | None, str | None, str | None]]:
@@ -35,6 +51,7 @@ def named(packets: list[Packet], side: str, address: str) -> set[tuple[int | Non
         ("sendfile", "read"),
         ("splice", "splice"),
         ("zerocopy", "read"),
+        ("io_uring", "io_uring"),
     ],
 )
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
@@ -43,8 +60,7 @@ def test_who_uses_a_socket_is_named_and_not_who_made_it(
 ) -> None:
     if transport == "udp" and receive == "splice":
         receive = "read"  # a datagram socket cannot be spliced from
-    kind = ["--udp"] if transport == "udp" else []
-    ways = ("--send", send, "--receive", receive, *kind)
+    ways = ("--send", send, "--receive", receive, "--protocol", {"tcp": 6, "udp": 17}[transport])
     with (
         Program(f"{transport}_server", right.v4, PORT, namespace=right).ready() as server,
         ExactSniff(f"{transport} port {PORT}", on=left) as near,
@@ -61,6 +77,49 @@ def test_who_uses_a_socket_is_named_and_not_who_made_it(
     assert named(near_packets, "destination", left.v4) == child
     assert named(far_packets, "source", right.v4) == {(server.pid, "exact", "ebpf")}
     assert named(far_packets, "destination", right.v4) == {(server.pid, "exact", "ebpf")}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expression"), [(MPTCP, f"tcp port {PORT}"), (socket.IPPROTO_UDPLITE, "ip proto 136")]
+)
+def test_who_uses_rarer_transports_is_named(left: Namespace, right: Namespace, protocol: int, expression: str) -> None:
+    with (
+        ExactProgram("echo", right.v4, PORT, "--protocol", protocol, namespace=right).ready() as server,
+        ExactSniff(expression, on=left) as near,
+        ExactSniff(expression, on=right) as far,
+        ExactProgram("ways", right.v4, PORT, "--protocol", protocol, namespace=left).ready() as client,
+    ):
+        if protocol == MPTCP:
+            near.wait_for(lambda packet: packet["source"]["ip"] == left.v4)
+        client.say()
+        (used,) = client.expect("used")
+        near_packets, far_packets = near.stop().packets, far.stop().packets
+    for side in ("source", "destination"):
+        assert named(near_packets, side, left.v4) == {(used["child"], "exact", "ebpf")}
+        assert named(far_packets, side, right.v4) == {(server.pid, "exact", "ebpf")}
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), [("exec", "another-program"), ("rename", "another name"), ("exit", None), ("cgroup", None)]
+)
+def test_who_changes_before_its_packets_leave_is_described_as_it_is_then(
+    left: Namespace, right: Namespace, cgroup: Path, change: str, name: str | None
+) -> None:
+    place = ["--cgroup", cgroup] if change == "cgroup" else []
+    with (
+        Program("udp_server", right.v4, PORT, namespace=right).ready(),
+        ExactSniff(f"udp port {PORT} and src {left.v4}", on=left) as sniff,
+        ExactProgram("changing", right.v4, PORT, change, *place, namespace=left).ready() as program,
+    ):
+        program.say()
+        program.child.wait(timeout=10)
+        packets = sniff.stop().packets
+    (process,) = (packet["pktproc"]["source"]["process"] for packet in packets)
+    assert process["pid"] == program.pid
+    if change == "exec":
+        assert process["command_line"].startswith(name)
+    elif name:
+        assert process["name"] == name
 
 
 def test_a_worker_is_named_and_not_the_server_that_forked_it(left: Namespace, right: Namespace) -> None:

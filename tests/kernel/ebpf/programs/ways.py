@@ -14,9 +14,12 @@ from collections.abc import Callable
 
 from bed.programs.leash import fork
 from bed.programs.telling import end, family_of, tell, wait_for_line
+from kernel.ebpf.programs import uring
 
 SO_ZEROCOPY = 60
 MSG_ZEROCOPY = 0x4000000
+MPTCP = 262
+STREAMS = (socket.IPPROTO_TCP, MPTCP)
 DATA = bytes(100)
 
 
@@ -77,6 +80,21 @@ def without_copy(sock: socket.socket) -> None:
     sock.send(DATA, MSG_ZEROCOPY)
 
 
+def by_ring(sock: socket.socket) -> None:
+    """Send with io_uring."""
+    assert uring.transfer(uring.SEND, sock.fileno(), ctypes.create_string_buffer(DATA, len(DATA))) == len(DATA)
+
+
+def from_ring(sock: socket.socket) -> None:
+    """Receive with io_uring."""
+    assert uring.transfer(uring.RECEIVE, sock.fileno(), ctypes.create_string_buffer(len(DATA))) > 0
+
+
+def kind_of(protocol: int) -> int:
+    """Return the type of sockets of a protocol."""
+    return socket.SOCK_STREAM if protocol in STREAMS else socket.SOCK_DGRAM
+
+
 LIBC = ctypes.CDLL(None)
 SEND: dict[str, Callable[[socket.socket], object]] = {
     "write": lambda sock: os.write(sock.fileno(), DATA),
@@ -85,12 +103,14 @@ SEND: dict[str, Callable[[socket.socket], object]] = {
     "sendfile": by_sendfile,
     "splice": by_splice,
     "zerocopy": without_copy,
+    "io_uring": by_ring,
 }
 RECEIVE: dict[str, Callable[[socket.socket], object]] = {
     "read": lambda sock: os.read(sock.fileno(), len(DATA)),
     "recvmsg": lambda sock: sock.recvmsg(len(DATA)),
     "recvmmsg": lambda sock: several(LIBC.recvmmsg, sock),
     "splice": into_pipe,
+    "io_uring": from_ring,
 }
 
 
@@ -99,12 +119,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("address")
     parser.add_argument("port", type=int)
-    parser.add_argument("--udp", action="store_true")
+    parser.add_argument("--protocol", type=int, default=socket.IPPROTO_TCP)
     parser.add_argument("--send", choices=SEND, default="write")
     parser.add_argument("--receive", choices=RECEIVE, default="read")
     options = parser.parse_args()
-    kind = socket.SOCK_DGRAM if options.udp else socket.SOCK_STREAM
-    sock = socket.socket(family_of(options.address), kind)
+    sock = socket.socket(family_of(options.address), kind_of(options.protocol), options.protocol)
     sock.connect((options.address, options.port))
     tell("ready", local=end(sock.getsockname()))
     wait_for_line()
