@@ -19,7 +19,7 @@ from pktproc.kernel.ebpf.programs import cgroup_root
 
 PORT = 7700
 MPTCP = 262
-HEADERS_BYTES = 90  # more than the headers of a packet without data
+HEADERS_BYTES = 110  # more than the headers of a packet without data, with all options that there is room for
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ struct sock {
 };
 
 struct tcp_sock {
-	int unused; /* begins with a struct sock */
+	__u8 is_mptcp : 1; /* it begins with a struct sock */
 };
 
 struct sk_buff {

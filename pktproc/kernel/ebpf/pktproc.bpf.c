@@ -563,6 +563,17 @@ static __always_inline void comes_in(struct __sk_buff *skb, struct sock *sk)
 	tell(COMES_IN, 0, &flow.ends, false);
 }
 
+/* Say whether a thread of the kernel sends for a process, as that of Multipath TCP does. */
+static __always_inline bool is_sent_on_behalf(struct sock *sk)
+{
+	struct tcp_sock *tcp = (void *)sk;
+
+	if (!(bpf_get_current_task_btf()->flags & PF_KTHREAD) || !bpf_core_field_exists(tcp->is_mptcp))
+		return false;
+	tcp = launder(sk);
+	return BPF_CORE_READ_BITFIELD_PROBED(tcp, is_mptcp);
+}
+
 static __always_inline void tcp_leaves(struct __sk_buff *skb, struct bpf_sock *socket)
 {
 	enum segment segment = segment_of(skb);
@@ -575,7 +586,7 @@ static __always_inline void tcp_leaves(struct __sk_buff *skb, struct bpf_sock *s
 		return;
 	if (segment == ANSWERS)
 		comes_in(skb, sk);
-	else if (sk->sk_lock.owned)
+	else if (sk->sk_lock.owned && !is_sent_on_behalf(sk))
 		sends(sk, bpf_get_socket_cookie(skb));
 }
 
