@@ -102,6 +102,7 @@ def main() -> None:
     rows = []
     with NamespacePair() as pair:
         tools: dict[str, Callable[[Callable[[], Storm]], tuple[Score, Storm]]] = {
+            "pktproc ebpf": lambda run: by_pktproc("ebpf", pair.left, run),
             "pktproc netlink": lambda run: by_pktproc("netlink", pair.left, run),
             "pktproc procfs": lambda run: by_pktproc("procfs", pair.left, run),
             "nethogs -t": lambda run: by_nethogs(pair.left, run),

@@ -1,6 +1,7 @@
 """What the engine `ebpf` costs the host, with its programs loaded and no capture: connections and throughput.
 
 Each figure is the median of pairs: a run without the programs, one with them, on loopback of a namespace of its own.
+CPU time is that of the quickest tenth of a run, softirqs included; other load on the machine does not change it much.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.measuring import print_table
@@ -21,6 +22,7 @@ from pktproc.kernel.ebpf.programs import Programs
 
 _PREPARE = 'ip link set lo up; exec "$@"'
 _DRAIN_S = 0.2
+_PARTS = 10
 
 
 @contextmanager
@@ -49,22 +51,52 @@ def inside(*command: str) -> str:
     return subprocess.run(whole, check=True, capture_output=True, text=True).stdout
 
 
-def connections(seconds: float) -> float:
-    """Return how many connections a second a program makes to itself and closes."""
-    return float(inside(sys.executable, "-m", "benchmarks.ebpf_cost", "--connect", str(seconds)))
+def repeated(what: str, seconds: float) -> tuple[float, float]:
+    """Return how often a second a program does something with itself, and the CPU time of one time in µs."""
+    rate, cost = inside(
+        sys.executable, "-m", "benchmarks.ebpf_cost", "--repeat", what, "--seconds", str(seconds)
+    ).split()
+    return float(rate), float(cost)
 
 
-def connect(seconds: float) -> None:
-    """Be that program; both ends are closed by reset, so that no port stays taken."""
-    count, listener = 0, socket.create_server(("127.0.0.1", 0))
-    reset = (1).to_bytes(4, sys.byteorder) + bytes(4)
-    end = time.monotonic() + seconds
+def repeat(what: str, seconds: float) -> None:
+    """Be that program."""
+    act = {"connect": connecting, "send": sending}[what]()
+    count, costs = 0, []
     begin = time.monotonic()
-    while time.monotonic() < end:
+    for part in range(1, _PARTS + 1):
+        used, before = time.process_time(), count
+        while time.monotonic() < begin + seconds * part / _PARTS:
+            act()
+            count += 1
+        costs.append((time.process_time() - used) / max(1, count - before))
+    print(count / (time.monotonic() - begin), min(costs) * 1e6)
+
+
+def connecting() -> Callable[[], None]:
+    """Return what makes a connection and closes both ends by reset, so that no port stays taken."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    reset = (1).to_bytes(4, sys.byteorder) + bytes(4)
+
+    def act() -> None:
         with socket.create_connection(listener.getsockname()) as client, listener.accept()[0]:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        count += 1
-    print(count / (time.monotonic() - begin))
+
+    return act
+
+
+def sending() -> Callable[[], None]:
+    """Return what sends and receives a small datagram."""
+    receiver, sender = socket.socket(type=socket.SOCK_DGRAM), socket.socket(type=socket.SOCK_DGRAM)
+    receiver.bind(("127.0.0.1", 0))
+    sender.connect(receiver.getsockname())
+    data = bytes(64)
+
+    def act() -> None:
+        sender.send(data)
+        receiver.recv(len(data))
+
+    return act
 
 
 def throughput(seconds: float, *options: str) -> float:
@@ -80,27 +112,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--connect", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--repeat", choices=["connect", "send"], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.connect:
-        connect(options.connect)
+    if options.repeat:
+        repeat(options.repeat, options.seconds)
         return
-    measures: dict[str, Callable[[], float]] = {
-        "connections/s": lambda: connections(options.seconds),
-        "TCP Gbit/s": lambda: throughput(options.seconds),
-        "UDP Gbit/s": lambda: throughput(options.seconds, "-u", "-b", "0", "-l", "1400"),
+    measures: dict[tuple[str, ...], Callable[[], tuple[float, ...]]] = {
+        ("connections/s", "CPU µs/connection"): lambda: repeated("connect", options.seconds),
+        ("datagrams/s", "CPU µs/datagram"): lambda: repeated("send", options.seconds),
+        ("TCP Gbit/s",): lambda: (throughput(options.seconds),),
+        ("UDP Gbit/s",): lambda: (throughput(options.seconds, "-u", "-b", "0", "-l", "1400"),),
     }
     rows = []
-    for name, measure in measures.items():
-        without, with_programs = [], []
+    for names, measure in measures.items():
+        pairs: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
         for _ in range(options.pairs):
-            without.append(measure())
+            before = measure()
             with loaded():
-                with_programs.append(measure())
-        losses = [1 - after / before for before, after in zip(without, with_programs, strict=True)]
-        middle = (statistics.median(without), statistics.median(with_programs))
-        rows.append((name, f"{middle[0]:.2f}", f"{middle[1]:.2f}", f"{statistics.median(losses):.1%}"))
-    print_table(("", "without", "with", "loss"), rows)
+                pairs.append((before, measure()))
+        for position, name in enumerate(names):
+            rows.append(row(name, [(before[position], after[position]) for before, after in pairs]))
+    print_table(("", "without", "with", "change"), rows)
+
+
+def row(name: str, pairs: Sequence[tuple[float, float]]) -> tuple[str, ...]:
+    """Return a row of the table: the medians, and that of the changes."""
+    before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
+    change = statistics.median(after / before - 1 for before, after in pairs)
+    return name, f"{before:.2f}", f"{after:.2f}", f"{change:+.1%}"
 
 
 if __name__ == "__main__":
