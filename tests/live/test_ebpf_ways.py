@@ -15,7 +15,7 @@ from bed.namespaces import Namespace
 from bed.program import Program
 from bed.sniff import Packet
 from kernel.ebpf.exact_bed import ExactProgram, ExactSniff
-from pktproc.kernel.ebpf.programs import cgroup_root
+from pktproc.kernel.cgroups import cgroup_root
 
 PORT = 7700
 MPTCP = 262

@@ -12,34 +12,6 @@ char LICENSE[] SEC("license") = "GPL";
 #define S_IFMT 00170000
 #define S_IFSOCK 0140000
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct inode {
-	unsigned short i_mode;
-	unsigned long i_ino;
-};
-
-struct file {
-	struct inode *f_inode;
-};
-
-struct seq_file {
-	int unused;
-};
-
-struct bpf_iter_meta {
-	struct seq_file *seq;
-};
-
-struct bpf_iter__task_file {
-	struct bpf_iter_meta *meta;
-	struct task_struct *task;
-	__u32 fd;
-	struct file *file;
-};
-
-#pragma clang attribute pop
-
 struct descriptor {
 	__u32 pid;
 	__u32 number;

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +18,6 @@ RECORD = struct.Struct("=IIQQ")
 
 _PROGRAM = "descriptors"
 _NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-_READ_BYTES = 1 << 16
 # The number of the first pid namespace is part of the ABI (include/uapi/linux/nsfs.h, PID_NS_INIT_INO).
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC
 
@@ -32,6 +30,7 @@ class DescriptorIterator:
 
     def __init__(self) -> None:
         self._object: BpfObject | None = None
+        self._link = 0
         self._refusal: Exception | None = None
         self._loading = threading.Thread(target=self._load, name="pktproc-descriptors")
         self._loading.start()
@@ -46,7 +45,7 @@ class DescriptorIterator:
         if self._object is None:
             raise self._refusal or Unsupported("eBPF: closed")
         found = Descriptors()
-        told = b"".join(self._blocks(self._object))
+        told = self._object.iterate(self._link)
         if told:
             pids, numbers, inodes, starts = zip(*RECORD.iter_unpack(told), strict=True)
             found.take(inodes, list(zip(pids, numbers, strict=True)))
@@ -64,20 +63,13 @@ class DescriptorIterator:
 
     def _load(self) -> None:
         try:
-            self._object = _loaded()
+            self._object, self._link = _loaded()
         except (EngineError, OSError) as error:
             self._refusal = error
 
-    def _blocks(self, loaded: BpfObject) -> Iterator[bytes]:
-        descriptor = loaded.iterate()
-        try:
-            while block := os.read(descriptor, _READ_BYTES):
-                yield block
-        finally:
-            os.close(descriptor)
 
-
-def _loaded() -> BpfObject:
+def _loaded() -> tuple[BpfObject, int]:
+    """Return the loaded program and its link."""
     if Path("/proc/self/ns/pid").stat().st_ino != _FIRST_PID_NAMESPACE:
         raise Unsupported("eBPF: this is not the pid namespace of the host")
     image = Path(__file__).with_name(OBJECT).read_bytes()  # importlib.resources takes 6 ms to import
@@ -85,8 +77,8 @@ def _loaded() -> BpfObject:
         loaded = BpfObject(image)
         try:
             loaded.load()
-            loaded.attach(_PROGRAM)
+            link = loaded.attach(_PROGRAM)
         except BaseException:
             loaded.close()
             raise
-    return loaded
+    return loaded, link

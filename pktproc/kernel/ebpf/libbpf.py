@@ -151,13 +151,6 @@ class BpfObject:
         pointer = ctypes.c_void_p(self._program(program))
         self._links.append(self._call("bpf_program__attach_cgroup", pointer, ctypes.c_int(descriptor)))
 
-    def iterate(self) -> int:
-        """Return a descriptor from which all that the iterator attached last writes can be read, for the caller."""
-        descriptor = self._library.bpf_iter_create(self._library.bpf_link__fd(ctypes.c_void_p(self._links[-1])))
-        if descriptor < 0:
-            raise failure("iterator", -descriptor)
-        return int(descriptor)
-
     def map_descriptor(self, name: str) -> int:
         """Return the descriptor of a map, which belongs to this object."""
         pointer = self._call("bpf_object__find_map_by_name", ctypes.c_void_p(self._pointer), name.encode())
