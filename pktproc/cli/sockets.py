@@ -64,7 +64,7 @@ class _Command(click.Command):
 def command(words: Sequence[str], **chosen: Any) -> None:
     """Show sockets with all their processes: who holds a port, what a process is connected to, who is at the other end.
 
-    Processes that are named are looked for in all network namespaces, everything else in the own one.
+    With --pid, --name, --user and --container these are sockets of all network namespaces, otherwise of the own one.
     """
     options = SocketsOptions.of(words, chosen)
     from pktproc.cli import sockets_session  # noqa: PLC0415 - what --help can do without
