@@ -22,7 +22,7 @@ _ANY = 0xFFFFFFFF
 
 
 def rows(diag: DumpSocket) -> Iterator[Row]:
-    """Yield the netlink sockets of a namespace, those of the kernel included, which have port id 0 and no inode."""
+    """Yield the netlink sockets of a namespace, those of the kernel included, which have port id 0."""
     body = _REQUEST.pack(socket.AF_NETLINK, _ALL_PROTOCOLS, 0, 0, _SHOW, _ANY, _ANY)
     for payload in diag.messages(body, "netlink sockets"):
         if len(payload) >= _MESSAGE.size:
@@ -48,7 +48,7 @@ def _row(payload: memoryview, netns: int) -> Row:
         ifindex=0,
         cookie=cookie,
         uid=None,
-        inode=inode,
+        inode=inode if port else 0,  # the kernel's own have one that no file leads to
         timer=0,
         retransmissions=0,
         expires_ms=0,

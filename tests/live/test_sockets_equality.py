@@ -167,6 +167,9 @@ def test_netlink_sockets_are_those_of_ss(place: Namespace, hosts: dict[str, Prog
         (line.queues, line.local) for line in found
     }
     assert len(found) == 1
+    assert not [
+        line for line in ours("-a", "--netlink", inside=place) if line.local.endswith(":kernel") and line.holders
+    ]
     kernels = {line.local.split(":")[1] for line in ours("-a", "--netlink", inside=place) if not line.holders}
     assert kernels == {"kernel"}
 
