@@ -21,7 +21,9 @@ from pktproc.output.counting import counted
 from pktproc.watch import Watch
 
 _IDLE_MS = 200.0
-_SWITCH_S = 0.00001
+# A thread that wants the interpreter asks for it so often. With 10 us the watch, which has priority, kept the processor
+# that the walk would have given way on: both stood still for 20 ms now and then. With 100 us it comes too late.
+_SWITCH_S = 0.00003
 # A block costs about as much to handle as this many packets of it, so under load blocks are left to fill for a while.
 _PACE_NS_PER_PACKET = 25_000
 _LONGEST_PACE_NS = 40_000_000
