@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from contextlib import ExitStack, closing
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from pktproc.kernel.engines import AUTO, open_engine
 from pktproc.kernel.netlink_engine import NetlinkEngine
@@ -22,6 +21,16 @@ NS_PER_S = 1_000_000_000
 _HEARING_S = 0.1
 _GATHERING_S = 0.1
 _LONGEST_SLEEP_S = 0.2
+
+
+class Stop(Protocol):
+    """Says when to stop; `threading.Event` does, but not for the handler of a signal."""
+
+    def is_set(self) -> bool:
+        """Say whether it is time."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is time, at most for `timeout` seconds; return whether it is."""
 
 
 class Recording:
@@ -69,7 +78,7 @@ class Recording:
         """Look once."""
         self._recorder.look()
 
-    def run(self, stop: threading.Event, *, duration_ns: int | None = None) -> None:
+    def run(self, stop: Stop, *, duration_ns: int | None = None) -> None:
         """Look at every interval until told to stop or for a time, and a last time then."""
         begin_ns = next_ns = time.monotonic_ns()
         end_ns = None if duration_ns is None else begin_ns + duration_ns
@@ -80,7 +89,7 @@ class Recording:
             self._listen(stop, next_ns if end_ns is None else min(next_ns, end_ns))
         self._recorder.look()
 
-    def _listen(self, stop: threading.Event, until_ns: int) -> None:
+    def _listen(self, stop: Stop, until_ns: int) -> None:
         """Hear of ends of sockets until a time."""
         while not stop.is_set() and (left_s := (until_ns - time.monotonic_ns()) / NS_PER_S) > 0:
             if isinstance(self.engine, NetlinkEngine) and self.engine.hears_ends:

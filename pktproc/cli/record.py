@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import click
 
 from pktproc.cli.quantities import NS_PER_S, Period, Size
@@ -60,4 +58,4 @@ def command(
         max_bytes=max_bytes,
         max_age_ns=max_age_ns,
     )
-    recording_session.run(recording, store, threading.Event(), duration_ns=duration_ns)
+    recording_session.run(recording, store, duration_ns=duration_ns)

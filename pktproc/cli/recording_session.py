@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gc
-import threading
 import time
 
 import click
 
-from pktproc.cli.signals import ended_by_signals
+from pktproc.cli.signals import StopFlag, ended_by_signals
 from pktproc.cli.talk import say
 from pktproc.output.counting import counted
 from pktproc.output.escape import escape
@@ -25,9 +24,9 @@ def look_once(recording: Recording, name: str) -> None:
     _say_all(recording.shortfalls())
 
 
-def run(recording: Recording, name: str, stop: threading.Event, *, duration_ns: int | None) -> None:
+def run(recording: Recording, name: str, *, duration_ns: int | None) -> None:
     """Record until Ctrl-C, SIGTERM or the end of a time; then print the summary on stderr."""
-    begin_ns = time.monotonic_ns()
+    begin_ns, stop = time.monotonic_ns(), StopFlag()
     try:
         with ended_by_signals(stop.set), recording:
             _say_all(recording.notes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from types import FrameType
 from typing import TypeVar
 
 Item = TypeVar("Item")
+_MS_PER_S = 1_000
 
 
 @contextmanager
@@ -26,6 +29,30 @@ def ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class StopFlag:
+    """Tell a loop to stop, also from the handler of a signal.
+
+    There `threading.Event` could wait forever for its own lock, which the thread that the signal came to holds.
+    """
+
+    def __init__(self) -> None:
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+
+    def set(self) -> None:
+        """Tell the loop to stop."""
+        os.eventfd_write(self._descriptor, 1)
+
+    def is_set(self) -> bool:
+        """Say whether the loop was told to stop."""
+        return self.wait(0)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until the loop is told to stop, at most for `timeout` seconds; return whether it was."""
+        return bool(self._poll.poll(max(timeout, 0) * _MS_PER_S))
 
 
 class Interruption:

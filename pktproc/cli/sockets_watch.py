@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-import threading
 import time
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from pktproc.cli.signals import ended_by_signals
+from pktproc.cli.signals import StopFlag, ended_by_signals
 from pktproc.cli.sockets_options import SocketsOptions
 from pktproc.cli.sockets_session import cgroup_names, ends_of, look_of
 from pktproc.inventory.changes import Changes, Course
@@ -25,7 +24,7 @@ _OPENED, _CLOSED, _ALTERED = "32", "31", "33"
 
 def run(looker: Looker, options: SocketsOptions, interval_s: float) -> None:
     """Show a table every `interval_s` seconds until a signal comes; one below the other where there is no terminal."""
-    stopped = threading.Event()
+    stopped = StopFlag()
     course = Course()
     with ended_by_signals(stopped.set):
         first = looker.look()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import os
-import select
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from typing import cast
 from pktproc.bandwidth.ledger import LAG_NS
 from pktproc.capture.live import CaptureOptions
 from pktproc.cli.quantities import NS_PER_S
-from pktproc.cli.signals import ended_by_signals
+from pktproc.cli.signals import StopFlag, ended_by_signals
 from pktproc.cli.talk import say
 from pktproc.cli.top_batch import Batch
 from pktproc.cli.top_options import TopOptions
@@ -106,29 +104,26 @@ def _run_screen(options: TopOptions) -> None:
 def _run_batch(options: TopOptions) -> None:
     if sys.stdout is None:
         raise UsageError("standard output is closed: there is nowhere to print the views")
-    end = os.eventfd(0)  # threading.Event has a lock, at which a signal that comes at the wrong time would wait forever
-    try:
-        with _metered(options) as meter, ended_by_signals(lambda: os.eventfd_write(end, 1)):
-            for note in meter.notes:
-                say(note)
-            source = MeterSource(meter, _place(options), cmdline=options.cmdline)
-            source.start()
-            try:
-                say(f"listening on {escape(source.place)}, engine {meter.engine}")
-                _print_views(options, source, end)
-            finally:
-                source.close()
-    finally:
-        os.close(end)
+    end = StopFlag()
+    with _metered(options) as meter, ended_by_signals(end.set):
+        for note in meter.notes:
+            say(note)
+        source = MeterSource(meter, _place(options), cmdline=options.cmdline)
+        source.start()
+        try:
+            say(f"listening on {escape(source.place)}, engine {meter.engine}")
+            _print_views(options, source, end)
+        finally:
+            source.close()
 
 
-def _print_views(options: TopOptions, source: MeterSource, end: int) -> None:
+def _print_views(options: TopOptions, source: MeterSource, end: StopFlag) -> None:
     """Print as many views as are wanted; one more when told to end, of what was counted since the last."""
     batch, by, delay_s = Batch(options), _dimensions(options), options.delay_ns / NS_PER_S
     due_ns = time.monotonic_ns() + _SETTLED_NS
     for _ in range(options.count) if options.count is not None else itertools.count():
         due_ns += options.delay_ns
-        told, _, _ = select.select([end], [], [], max(due_ns - time.monotonic_ns(), 0) / NS_PER_S)
+        told = end.wait((due_ns - time.monotonic_ns()) / NS_PER_S)
         write_all(sys.stdout.fileno(), batch.text(source.view(by, delay_s)))
         if told:
             return
