@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
-import struct
 from collections.abc import Iterator
 
 from pktproc.errors import Denied, EngineError, Unsupported
 from pktproc.kernel import netlink
+from pktproc.kernel.sock_diag import RECEIVE_BYTES, diag_socket
 
-_NETLINK_SOCK_DIAG = 4
-_RECEIVE_BYTES = 1 << 18
 _TIMEOUT_S = 5
 SOCK_DIAG_BY_FAMILY = 20
 _SOCK_DESTROY = 21
@@ -29,9 +26,8 @@ class DumpSocket:
     def __init__(self, netns: int) -> None:
         self.netns = netns
         self._sequence = 0
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _TIMEOUT_S, 0))
-        self._buffer = bytearray(_RECEIVE_BYTES)
+        self._socket = diag_socket(_TIMEOUT_S)
+        self._buffer = bytearray(RECEIVE_BYTES)
 
     def close(self) -> None:
         """Close the socket, which also lets go of the namespace."""

@@ -22,13 +22,21 @@ _SO_RCVBUFFORCE = 33
 DESTROY_GROUPS = (1, 2, 3, 4)
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
-_RECEIVE_BYTES = 1 << 18
+RECEIVE_BYTES = 1 << 18
 _DESTROY_BUFFER_BYTES = 4 << 20
 _TIMEOUT_S = 2
 Facts = Mapping[inet_diag.Lasting, SocketFact]
 
 # inet_diag answers a look-up for which there is no socket with ENOENT; UDP on some kernels with ESTALE for a cookie.
 _NO_SOCKET = frozenset({errno.ENOENT, errno.ESTALE})
+
+
+def diag_socket(timeout_s: int) -> socket.socket:
+    """Return a sock_diag(7) socket in this thread's namespace, whose answers are waited for so many seconds."""
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+    # A timeout of Python's own would cost a poll(2) for each call.
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", timeout_s, 0))
+    return opened
 
 
 class DiagSocket:
@@ -40,10 +48,8 @@ class DiagSocket:
     def __init__(self, netns: int) -> None:
         self.netns = netns
         self._sequence = 0
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
-        # A timeout of Python's own would cost a poll(2) for each call.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _TIMEOUT_S, 0))
-        self._buffer = bytearray(_RECEIVE_BYTES)
+        self._socket = diag_socket(_TIMEOUT_S)
+        self._buffer = bytearray(RECEIVE_BYTES)
 
     def close(self) -> None:
         """Close the socket, which also lets go of the namespace."""
@@ -214,7 +220,7 @@ class EndedSockets:
         lost = False
         while True:
             try:
-                data = self._socket.recv(_RECEIVE_BYTES)
+                data = self._socket.recv(RECEIVE_BYTES)
             except BlockingIOError:
                 return ended, lost
             except OSError as error:
