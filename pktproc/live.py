@@ -15,8 +15,10 @@ from pktproc.attribution.backlog import GRACE_NS, Backlog
 from pktproc.attribution.lookahead import LookAhead
 from pktproc.capture.live import BLOCK_TIMEOUT_MS, CaptureOptions, LiveCapture
 from pktproc.capture.tap import Statistics
+from pktproc.errors import PktprocError
 from pktproc.kernel.ebpf.engine import EbpfEngine
 from pktproc.kernel.engines import AUTO, open_engine
+from pktproc.offloading import Counted, Offloading
 from pktproc.output.counting import counted
 from pktproc.watch import Watch
 
@@ -35,11 +37,18 @@ _NS_PER_S = 1_000_000_000
 class LiveAttribution:
     """Capture packets and name their ends; iterate to get blocks in order, each with its answers.
 
-    Iteration ends after `stop`. `notes` are what the user should know of the engine and the capture.
+    Iteration ends after `stop`. `notes` are what the user should know of the engine and the capture. With a
+    `counted_layer`, `offloading` has the kernel count packets where it can, None where it cannot.
     """
 
     def __init__(
-        self, options: CaptureOptions, *, engine: str = AUTO, cmdline: bool = True, grace_ns: int = GRACE_NS
+        self,
+        options: CaptureOptions,
+        *,
+        engine: str = AUTO,
+        cmdline: bool = True,
+        grace_ns: int = GRACE_NS,
+        counted_layer: str | None = None,
     ) -> None:
         self._stop_ns: int | None = None
         self._latest_ns = 0
@@ -55,6 +64,7 @@ class LiveAttribution:
             )
             self._backlog = Backlog(self.attributor, time.monotonic_ns, grace_ns)
             self.notes = notes + self.capture.notes + self._denials()
+            self.offloading = self._offload(options, counted_layer, opened)
             # The watch has to get the interpreter from the walk within a fraction of a short process's life.
             opened.callback(sys.setswitchinterval, sys.getswitchinterval())
             sys.setswitchinterval(_SWITCH_S)
@@ -74,6 +84,16 @@ class LiveAttribution:
         lack = f"{denied} of {counted(looked_at, 'process')} may not be inspected, packets of theirs show ?permission"
         return [f"{lack}: run as root (it takes CAP_SYS_PTRACE and no fewer capabilities than theirs)"]
 
+    def _offload(self, options: CaptureOptions, layer: str | None, opened: ExitStack) -> Offloading | None:
+        if layer is None:
+            return None
+        try:
+            return opened.enter_context(
+                closing(Offloading(self.capture, options, layer, time.monotonic_ns, time.time_ns))
+            )
+        except PktprocError:
+            return None
+
     def start(self) -> None:
         """Begin to look up first packets and to follow processes; once is enough, `blocks` does it as well."""
         self._watch.start()
@@ -85,14 +105,15 @@ class LiveAttribution:
 
     def statistics(self) -> Statistics:
         """Return how many packets passed the filters and how many of them the kernel dropped."""
-        return self.capture.statistics()
+        seen = self.capture.statistics()
+        return seen._replace(received=seen.received + self.offloading.packets) if self.offloading else seen
 
     def blocks(self) -> Iterator[AttributedBatch | None]:
         """Yield blocks in order; None whenever there was nothing for a while, so that the caller can look around."""
         self.start()
         while self._stop_ns is None or time.monotonic_ns() < self._stop_ns:
             begin_ns = time.monotonic_ns()
-            self.capture.wait(self._backlog.wait_ms(_IDLE_MS))
+            self.capture.wait(self._wait_ms())
             count = self._take()
             yield from self._backlog.ready()
             if count == 0:
@@ -101,27 +122,48 @@ class LiveAttribution:
             if pause_ns > _NS_PER_MS:
                 time.sleep(pause_ns / _NS_PER_S)
         end_ns = time.time_ns()
+        if self.offloading:
+            self.offloading.stop()
         time.sleep(2 * BLOCK_TIMEOUT_MS / _MS_PER_S)  # what was captured until now may still be in an open block
         while self._take() and self._latest_ns < end_ns:  # one read does not empty a ring that is well filled
             yield from self._backlog.ready()
+        if self.offloading:
+            self._push(self.offloading.read_now())
         while self._backlog:
             yield from self._backlog.ready()
             time.sleep(self._backlog.wait_ms(_IDLE_MS) / _MS_PER_S)
 
+    def _wait_ms(self) -> float:
+        wait_ms = self._backlog.wait_ms(_IDLE_MS)
+        return self.offloading.wait_ms(wait_ms) if self.offloading else wait_ms
+
+    def _push(self, readings: list[Counted]) -> None:
+        for reading in readings:
+            attributed = self.attributor.attribute(*reading)
+            self._backlog.push(attributed, settled=not attributed.pending)
+
     def _take(self) -> int:
         batch = self.capture.read()
+        if self.offloading:  # what was counted came before that for which flows were given up
+            self._push(self.offloading.read(self.attributor.changed_ports()))
         self.attributor.hear()
         self.attributor.learn(self._watch.sightings())
         self._watch.follow(self.attributor.index.owners.fresh())
         self.attributor.learn((), self._watch.exits())  # of processes that were just met, too
         if batch is None:
+            self._start_counting()
             return 0
         self._latest_ns = int(batch.time_ns[-1])
         attributed = self.attributor.attribute(batch)
         self.attributor.revise(attributed, self._watch.sightings())
         self._watch.follow(self.attributor.index.owners.fresh())
         self._backlog.push(attributed, settled=not attributed.pending)
+        self._start_counting()
         return len(batch)
+
+    def _start_counting(self) -> None:
+        if self.offloading:
+            self.offloading.start()
 
     def shortfalls(self) -> list[str]:
         """Return what did not go as it should so far, and what that means for the answers; empty if nothing."""

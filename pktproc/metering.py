@@ -82,12 +82,15 @@ class LiveMeter:
     ) -> None:
         self._lock = threading.Lock()
         self._end_ns: int | None = None
+        self._interval_ns = counting.interval_ns
         capture = replace(capture, snaplen=min(capture.snaplen, SNAPLEN))
         several = ANY in capture.interfaces or len(capture.interfaces) * max(len(capture.netns), 1) > 1
         self.ledger = _ledger(counting, lag_ns=LAG_NS, several_interfaces=several)
         self._sieve = ProcessSieve(counting.selection, ProcessReader(cmdline=False).read)
         with ExitStack() as opened:
-            self.live = opened.enter_context(LiveAttribution(capture, engine=engine, cmdline=cmdline))
+            self.live = opened.enter_context(
+                LiveAttribution(capture, engine=engine, cmdline=cmdline, counted_layer=counting.layer)
+            )
             self._opened = opened.pop_all()
 
     @property
@@ -103,7 +106,7 @@ class LiveMeter:
     def start(self, now_ns: int) -> None:
         """Begin to count: `now_ns`, since the epoch, begins the first interval."""
         with self._lock:
-            self.ledger.reset(now_ns)
+            self._begin(now_ns)
         self.live.start()
 
     def run(self) -> None:
@@ -116,7 +119,7 @@ class LiveMeter:
         for block in self.live.blocks():
             if block is not None:
                 self._take(block)
-            yield 0 if block is None else len(block.batch)
+            yield 0 if block is None else block.packets
 
     def stop(self, *, after_ns: int = 0) -> None:
         """End `run` once what was captured until then has been counted, at the earliest in `after_ns`."""
@@ -167,12 +170,19 @@ class LiveMeter:
         """Forget what was counted and begin again."""
         with self._lock:
             self.ledger.note_dropped(self.live.statistics().dropped)
-            self.ledger.reset(now_ns)
+            self._begin(now_ns)
 
     def _take(self, block: AttributedBatch) -> None:
         rows = None if self._sieve.takes_everything else self._sieve.rows(block)
         with self._lock:
             self.ledger.add(block, rows)
+        if self.live.offloading:
+            self.live.offloading.offer(block, wanted=self.ledger.is_on_one_interface)
+
+    def _begin(self, now_ns: int) -> None:
+        self.ledger.reset(now_ns)
+        if self.live.offloading:
+            self.live.offloading.divide(now_ns, self._interval_ns)
 
     def close(self) -> None:
         """Close the capture and the engine."""

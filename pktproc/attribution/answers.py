@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,13 +13,21 @@ from pktproc.packets.columns import Columns
 from pktproc.packets.headers import TCP_RST
 
 
+class Weights(NamedTuple):
+    """How many packets each row of a block stands for, and their bytes at the layer that is counted, int64."""
+
+    packets: Column
+    bytes: Column
+
+
 @dataclass(frozen=True, slots=True)
 class AttributedBatch:
     """Hold a block of packets with the owners of their ends.
 
     `flow_of` (int64, one entry for each packet) indexes `flows`, `source` and `destination`, which have one entry for
     each distinct flow, as has `first` (int64), the row of its first packet. An end that is not on this host is None.
-    `pending` are the indices of the flows with an answer that may still change.
+    `pending` are the indices of the flows with an answer that may still change. With `weights`, rows stand for packets
+    that nobody has but the kernel, which counted them.
     """
 
     batch: PacketBatch
@@ -29,6 +38,12 @@ class AttributedBatch:
     source: list[Attribution | None]
     destination: list[Attribution | None]
     pending: set[int] = field(default_factory=set)
+    weights: Weights | None = None
+
+    @property
+    def packets(self) -> int:
+        """Return how many packets the block stands for."""
+        return len(self.batch) if self.weights is None else int(self.weights.packets.sum())
 
 
 def only_resets(attributed: AttributedBatch) -> frozenset[int]:

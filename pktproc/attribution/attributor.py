@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pktproc.attribution.answers import Answer, AttributedBatch, only_resets
+from pktproc.attribution.answers import Answer, AttributedBatch, Weights, only_resets
 from pktproc.attribution.clocks import monotonic_offset_ns
 from pktproc.attribution.endings import Exit
 from pktproc.attribution.ends import FORWARDED, NOT_IP, destination_end, sent_by_kernel, source_end
@@ -75,15 +75,22 @@ class BatchAttributor:
         self.addresses = AddressBook(engine, clock)
         self.fragments = FragmentTable()
         self._known: dict[Flow, _Known] = {}
+        self._told_changes = 0
         self._engine = engine
         self._clock = clock
         self._wall_clock = wall_clock
         self.index.warm(namespaces)
 
-    def attribute(self, batch: PacketBatch) -> AttributedBatch:
-        """Decode a block and answer for both ends of each of its distinct flows."""
+    def attribute(
+        self, batch: PacketBatch, table: FlowTable | None = None, weights: Weights | None = None
+    ) -> AttributedBatch:
+        """Decode a block and answer for both ends of each of its distinct flows.
+
+        Of packets that the kernel has counted the flows are known: the `table` comes with the `weights` of its rows.
+        """
         columns = decode(batch, self.fragments)
-        table = distinct_flows(batch, columns)
+        if table is None:
+            table = distinct_flows(batch, columns)
         self.hear()
         self.index.drain()
         attributed = AttributedBatch(
@@ -94,6 +101,7 @@ class BatchAttributor:
             first=table.first,
             source=[None] * len(table),
             destination=[None] * len(table),
+            weights=weights,
         )
         for position in np.flatnonzero(table.syn).tolist():  # the other directions of these flows begin anew, too
             flow = table.flows[position]
@@ -116,6 +124,13 @@ class BatchAttributor:
         """Take in what the witness has seen; to be called now and then while there are no packets, too."""
         if self._witnessed:
             self._witnessed.hear()
+
+    def changed_ports(self) -> list[tuple[int, int]] | None:
+        """Return the protocols and ports where sockets began or ended since the last call, None for perhaps any."""
+        self.hear()
+        self.index.drain()
+        since, self._told_changes = self._told_changes, self.index.staleness.now
+        return self.index.staleness.ports_since(since) if since < self._told_changes else []
 
     def learn(self, sightings: Iterable[Sighting], exits: Iterable[Exit] = ()) -> None:
         """Take in what was found out about flows that just began, and which processes ended."""

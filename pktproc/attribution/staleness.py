@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from pktproc.model import Attribution, Flow, ProcessId
 
 # Twice as many as there are ports, which leaves some for the protocols that are seldom seen.
@@ -23,6 +25,7 @@ class Staleness:
     def port(self, protocol: int, port: int) -> None:
         """Note that a socket on a port began or ended."""
         self.now += 1
+        self._ports.pop((protocol, port), None)  # so that the latest come last
         self._ports[protocol, port] = self.now
         if len(self._ports) > MAX_NOTES:
             self.everything()
@@ -40,6 +43,12 @@ class Staleness:
         self._everything = self.now
         self._ports.clear()
         self._processes.clear()
+
+    def ports_since(self, since: int) -> list[tuple[int, int]] | None:
+        """Return the protocols and ports noted after number `since`, None if everything may have changed."""
+        if since < self._everything:
+            return None
+        return [port for port, _ in takewhile(lambda note: note[1] > since, reversed(self._ports.items()))]
 
     def touches(self, since: int, flow: Flow, *ends: Attribution | None) -> bool:
         """Say whether something changed after number `since` that the answers for the ends of a flow rest on."""

@@ -89,8 +89,13 @@ class Intervals:
             self._open = self.of(last_ns)  # by the width of now, which closing may have changed
         return self.of(first_ns) == self.of(last_ns) == self._open
 
-    def add(self, slot: Column, number_of: Column, sizes: Column, time_ns: Column) -> None:
-        """Add packets of any times: `slot[number_of]` is the slot of each, `sizes` its bytes."""
+    def add(
+        self, slot: Column, number_of: Column, sizes: Column, time_ns: Column, counts: Column | None = None
+    ) -> None:
+        """Add packets of any times: `slot[number_of]` is the slot of each, `sizes` its bytes.
+
+        With `counts` an entry stands for so many packets.
+        """
         interval = (time_ns - (self.start_ns or 0)) // self.width_ns
         first, count = int(interval.min()), len(slot)
         span = int(interval.max()) - first + 1
@@ -98,10 +103,13 @@ class Intervals:
         if span * count <= _DENSE * len(keys):
             packets = np.bincount(keys, minlength=span * count)
             met = np.flatnonzero(packets)
+            if counts is not None:
+                packets = np.bincount(keys, counts, span * count).astype(np.int64)
             packets, size = packets[met], np.bincount(keys, sizes, span * count)[met].astype(np.int64)
         else:
             met, number = np.unique(keys, return_inverse=True)
-            packets, size = np.bincount(number), _sums(number, sizes, len(met))
+            packets = np.bincount(number) if counts is None else _sums(number, counts, len(met))
+            size = _sums(number, sizes, len(met))
         self._keep_entries(Entries(met // count + first, slot[met % count], size, packets))
 
     def entries(self) -> Entries:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from pktproc.attribution.answers import AttributedBatch
 from pktproc.bandwidth import folding
+from pktproc.bandwidth.block_sums import Headers, by_flow
 from pktproc.bandwidth.conversations import Conversations
 from pktproc.bandwidth.dimensions import DIMENSIONS, REMOTE_DIMENSIONS, Coder
 from pktproc.bandwidth.grouping import Groups, course, group
@@ -21,6 +21,7 @@ from pktproc.bandwidth.rows import ORDERS, Books, RowMaker, Times
 from pktproc.bandwidth.slots import Slots
 from pktproc.bandwidth.views import NO_CONNECTIONS, Captured, Connections, Point, Series, View
 from pktproc.errors import UsageError
+from pktproc.model import Flow
 from pktproc.packets.batch import Column
 from pktproc.packets.headers import TCP_ACK, TCP_RST, TCP_SYN
 
@@ -30,14 +31,6 @@ FOLD_ABOVE = 1 << 14
 """Slots beyond which flows that ended are folded, unless a view is of connections."""
 LAG_NS = 150_000_000
 """How long after its end a live interval may still get packets: blocks wait to be filled and for their answers."""
-
-
-class Headers(NamedTuple):
-    """The flow of each packet that is counted, its TCP flags and its time."""
-
-    flow_of: Column
-    tcp_flags: Column
-    time_ns: Column
 
 
 class Ledger:
@@ -107,7 +100,10 @@ class Ledger:
         batch, columns, flow_of = attributed.batch, attributed.columns, attributed.flow_of
         if not len(batch) or (rows is not None and not len(rows)):
             return
-        every = rows is None or len(rows) == len(batch)
+        chosen: Column | slice = slice(None) if rows is None or len(rows) == len(batch) else rows
+        if attributed.weights is not None:
+            self._fold(attributed, attributed.weights.bytes, chosen, attributed.weights.packets)
+            return
         sizes = layer_bytes(batch, columns, self.layer)
         repeats = self._repeats_of(batch.interfaces)
         if repeats is not None:
@@ -115,13 +111,14 @@ class Ledger:
             again = repeats.find(batch, columns, attributed.flows, flow_of, counted)
             if again.any():
                 self._note_repeats(sizes[counted[again]])
-                rows, every = counted[~again], False
-                if not len(rows):
+                chosen = counted[~again]
+                if not len(chosen):
                     return
-        if every:
-            self._fold(attributed, flow_of, sizes, batch.time_ns, columns.tcp_flags)
-        else:
-            self._fold(attributed, flow_of[rows], sizes[rows], batch.time_ns[rows], columns.tcp_flags[rows])
+        self._fold(attributed, sizes, chosen)
+
+    def is_on_one_interface(self, flow: Flow) -> bool:
+        """Say whether it is certain by now that no packets of a flow that was counted are seen anywhere else."""
+        return self._repeats is None or self._repeats.is_single(flow, self._last_ns)
 
     def view(
         self,
@@ -223,35 +220,35 @@ class Ledger:
         )
 
     def _fold(
-        self, attributed: AttributedBatch, flow_of: Column, sizes: Column, time_ns: Column, tcp_flags: Column
+        self, attributed: AttributedBatch, sizes: Column, rows: Column | slice, counts: Column | None = None
     ) -> None:
-        """Count packets, each of a flow of the block."""
-        first_ns, last_ns = int(time_ns.min()), int(time_ns.max())
+        """Count some rows of a block; with `counts` a row stands for so many packets."""
+        batch, columns = attributed.batch, attributed.columns
+        headers = Headers(attributed.flow_of[rows], columns.tcp_flags[rows], batch.time_ns[rows])
+        sizes = sizes[rows]
+        counts = None if counts is None else counts[rows]
+        sums = by_flow(headers, sizes, counts, len(attributed.flows))
+        first_ns, last_ns = int(sums.first_ns.min()), int(sums.last_ns.max())
         self._intervals.start(first_ns)
         self._first_ns = first_ns if self._first_ns is None else min(first_ns, self._first_ns)
         self._last_ns = max(self._last_ns, last_ns)
-        count = len(attributed.flows)
-        packets = np.bincount(flow_of, minlength=count)
-        met = np.flatnonzero(packets)
-        size = np.bincount(flow_of, sizes, count)[met].astype(np.int64)
-        packets = packets[met]
         self._captured = self._captured._replace(
-            bytes=self._captured.bytes + int(size.sum()), packets=self._captured.packets + len(flow_of)
+            bytes=self._captured.bytes + int(sums.bytes.sum()),
+            packets=self._captured.packets + int(sums.packets.sum()),
         )
-        first, last = _extremes(flow_of, time_ns, count)
-        slot = self._slots_of(attributed, met, first[met], Headers(flow_of, tcp_flags, time_ns))
+        slot = self._slots_of(attributed, sums.met, sums.first_ns, headers)
         slots = self._slots
-        np.add.at(slots.packets, slot, packets)
-        np.add.at(slots.bytes, slot, size)
-        np.minimum.at(slots.first_ns, slot, first[met])
-        np.maximum.at(slots.last_ns, slot, last[met])
+        np.add.at(slots.packets, slot, sums.packets)
+        np.add.at(slots.bytes, slot, sums.bytes)
+        np.minimum.at(slots.first_ns, slot, sums.first_ns)
+        np.maximum.at(slots.last_ns, slot, sums.last_ns)
         if self._intervals.is_open(first_ns, last_ns):
-            np.add.at(slots.open_packets, slot, packets)
-            np.add.at(slots.open_bytes, slot, size)
+            np.add.at(slots.open_packets, slot, sums.packets)
+            np.add.at(slots.open_bytes, slot, sums.bytes)
         else:
-            place = np.zeros(count, np.int64)
-            place[met] = np.arange(len(met))
-            self._intervals.add(slot, place[flow_of], sizes, time_ns)
+            place = np.zeros(len(attributed.flows), np.int64)
+            place[sums.met] = np.arange(len(slot))
+            self._intervals.add(slot, place[headers.flow_of], sizes, headers.time_ns, counts)
         if slots.used > self._fold_above:
             self._fold_ended()
 
@@ -312,16 +309,3 @@ def checked(by: Sequence[str]) -> tuple[str, ...]:
     if not by:
         raise UsageError(f"nothing to group by: choose from {', '.join(DIMENSIONS)}")
     return tuple(dict.fromkeys(by))
-
-
-def _extremes(flow_of: Column, time_ns: Column, count: int) -> tuple[Column, Column]:
-    """Return the times of each flow's first and last packet; times can be out of order."""
-    first = np.full(count, np.iinfo(np.int64).max)
-    last = np.full(count, np.iinfo(np.int64).min)
-    if (time_ns[1:] >= time_ns[:-1]).all():
-        first[flow_of[::-1]] = time_ns[::-1]
-        last[flow_of] = time_ns
-    else:
-        np.minimum.at(first, flow_of, time_ns)
-        np.maximum.at(last, flow_of, time_ns)
-    return first, last

@@ -90,6 +90,12 @@ class Repeats:
             self._several.discard(oldest)
         return found if young or met else None
 
+    def is_single(self, flow: Flow, now_ns: int) -> bool:
+        """Say whether a flow was seen on one interface, long enough to have been seen on others as well."""
+        path = _path(flow)
+        first = self._first.get(path)
+        return first is not None and now_ns >= first.until_ns and path not in self._several
+
     def is_copy(self, flow: Flow) -> bool:
         """Say whether a flow or its answers, whichever came first, was first seen on another interface."""
         path = _path(flow)

@@ -13,6 +13,7 @@ from pktproc.errors import CaptureError, UsageError
 
 ANY = "any"
 _SO_ATTACH_FILTER = 26
+_SO_ATTACH_BPF = 50
 _INSTRUCTION = struct.Struct("=HBBI")
 _LINKTYPE_LINUX_SLL = 113
 _SLL_HEADER_BYTES = 16
@@ -142,4 +143,13 @@ def attach(target: socket.socket, program: tuple[Instruction, ...]) -> None:
         target.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
     except OSError as error:
         message = f"the kernel refused the packet filter: {error.strerror}"
+        raise CaptureError(message) from error
+
+
+def attach_loaded(target: socket.socket, descriptor: int) -> None:
+    """Attach an eBPF program instead (SO_ATTACH_BPF, socket(7)); raise `CaptureError` if the kernel refuses it."""
+    try:
+        target.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, descriptor)
+    except OSError as error:
+        message = f"the kernel refused the program that counts: {error.strerror}"
         raise CaptureError(message) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ DEFAULT_SNAPLEN = 262144
 DEFAULT_BUFFER_BYTES = 32 << 20
 # The kernel hands a block over when it is full or this old. First packets do not wait for it: see `scout`.
 BLOCK_TIMEOUT_MS = 4
+# Its timer counts in ticks, which are 10 ms long at the most.
+_SURELY_HANDED_OVER_NS = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,33 +56,34 @@ class LiveCapture:
     """Capture packets until closed.
 
     `posts` are the scouts, `namespaces` the inode numbers of those captured in, `notes` what the user should know (a
-    refused ring).
+    refused ring). All packets that were captured before `handed_over_ns`, since the epoch, have been read.
     """
 
     def __init__(self, options: CaptureOptions) -> None:
         # Held open, since a name can be removed while the namespace lives on.
         self._held = [os.open(namespaces.named(name), os.O_RDONLY | os.O_CLOEXEC) for name in options.netns]
         spaces: list[Path | None] = [Path(f"/proc/self/fd/{held}") for held in self._held] or [None]
-        self._taps: list[Tap] = []
+        self.taps: list[Tap] = []
+        self.handed_over_ns = 0
         self.posts: list[ScoutPost] = []
         self._interfaces: list[Interface] = []
         self._places: dict[tuple[int, int], int] = {}
         try:
             for space in spaces:
                 for name in options.interfaces:
-                    self._taps.append(_tap(name, space, options))
+                    self.taps.append(_tap(name, space, options))
                     if options.way != "in" and (scout := open_scout(name, space, options.expression)):
-                        self.posts.append(ScoutPost(scout, self._taps[-1]))
+                        self.posts.append(ScoutPost(scout, self.taps[-1]))
         except BaseException:
             self.close()
             raise
-        self.namespaces = frozenset(tap.netns for tap in self._taps)
+        self.namespaces = frozenset(tap.netns for tap in self.taps)
         self.notes = [
             f"{tap.name}: no capture ring ({tap.ring_refused}); reading packets one by one, which is slower"
-            for tap in self._taps
+            for tap in self.taps
             if tap.ring_refused
         ]
-        self._by_fd = {tap.fileno(): tap for tap in self._taps}
+        self._by_fd = {tap.fileno(): tap for tap in self.taps}
         self._poll = select.poll()
         for descriptor in self._by_fd:
             self._poll.register(descriptor, select.POLLIN | select.POLLERR)
@@ -89,13 +93,16 @@ class LiveCapture:
         for descriptor, event in self._poll.poll(timeout_ms):
             if event & select.POLLERR:
                 self._by_fd[descriptor].check()
-        for tap in self._taps:
+        for tap in self.taps:
             if tap.is_down:
                 tap.check()
 
     def read(self) -> PacketBatch | None:
         """Return the packets that are ready, in order of time; None if there are none."""
-        parts = [(tap, frames) for tap in self._taps if (frames := tap.read()) is not None]
+        begin_ns = time.time_ns() - _SURELY_HANDED_OVER_NS
+        read = [(tap, tap.read()) for tap in self.taps]
+        self.handed_over_ns = min(begin_ns if frames is None else int(frames.time_ns[-1]) for _, frames in read)
+        parts = [(tap, frames) for tap, frames in read if frames is not None]
         if not parts:
             return None
         batches = [self._batch(tap, frames) for tap, frames in parts]
@@ -103,7 +110,7 @@ class LiveCapture:
 
     def statistics(self) -> Statistics:
         """Return how many packets passed the filters and how many of them the kernel dropped."""
-        every = [tap.statistics() for tap in self._taps]
+        every = [tap.statistics() for tap in self.taps]
         return Statistics(sum(one.received for one in every), sum(one.dropped for one in every))
 
     def dismiss_scouts(self) -> None:
@@ -114,12 +121,12 @@ class LiveCapture:
 
     def close(self) -> None:
         """Stop capturing."""
-        for tap in self._taps:
+        for tap in self.taps:
             tap.close()
         self.dismiss_scouts()
         for held in self._held:
             os.close(held)
-        self._taps, self._held = [], []
+        self.taps, self._held = [], []
 
     def _batch(self, tap: Tap, frames: Frames) -> PacketBatch:
         interface = np.full(len(frames.ifindex), self._place(tap, int(frames.ifindex[0])), np.int64)
@@ -135,8 +142,17 @@ class LiveCapture:
             interface=interface,
             packet_type=frames.packet_type,
             linktype=frames.linktype,
-            interfaces=tuple(self._interfaces),
+            interfaces=self.interfaces,
         )
+
+    @property
+    def interfaces(self) -> tuple[Interface, ...]:
+        """Return the interfaces on which packets were seen."""
+        return tuple(self._interfaces)
+
+    def place(self, netns: int, ifindex: int) -> int:
+        """Return the position in `interfaces` of one on which packets were seen; KeyError for others."""
+        return self._places[netns, ifindex]
 
     def _place(self, tap: Tap, ifindex: int) -> int:
         key = (tap.netns, ifindex)

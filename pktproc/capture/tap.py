@@ -42,7 +42,8 @@ class Statistics(NamedTuple):
 class Tap:
     """Capture on one interface, or on all of them (`any`), of one network namespace.
 
-    `ring_refused` says why packets are read one by one, None with a ring. Raise `UsageError` for an unknown interface
+    `ring_refused` says why packets are read one by one, None with a ring; `expression` is the program of the user's
+    filter, None without. Raise `UsageError` for an unknown interface
     or a bad filter, `Denied` without CAP_NET_RAW.
     """
 
@@ -63,9 +64,11 @@ class Tap:
         self.is_down = False
         self._space = space
         self._received = self._dropped = 0
-        self.netns, self.interfaces, self._program, self._scapy = namespaces.run_inside(
-            space, lambda: _open(interface, expression, snaplen, promiscuous=promiscuous, way=way)
+        self.netns, self.interfaces, program, self._scapy = namespaces.run_inside(
+            space, lambda: _open(interface, expression, snaplen, promiscuous=promiscuous)
         )
+        self.expression = program if expression else None
+        self._program = packet_filter.loopback_once(packet_filter.one_way(program, way))
         self._socket: socket.socket = self._scapy.ins
         self.ifindex = (
             0
@@ -99,6 +102,10 @@ class Tap:
     def read(self) -> Frames | None:
         """Return the frames that are ready, None if there are none."""
         return self._reader.read()
+
+    def filter_with(self, descriptor: int) -> None:
+        """Have a loaded eBPF program decide from now on which packets are handed over, and of what length."""
+        packet_filter.attach_loaded(self._socket, descriptor)
 
     def refresh(self) -> None:
         """Read the names of the interfaces again."""
@@ -138,7 +145,7 @@ class Tap:
 
 
 def _open(
-    interface: str, expression: str, snaplen: int, *, promiscuous: bool, way: str
+    interface: str, expression: str, snaplen: int, *, promiscuous: bool
 ) -> tuple[int, dict[int, Interface], tuple[Instruction, ...], SuperSocket]:
     """Open the socket; runs inside the namespace."""
     netns = namespaces.current()
@@ -156,7 +163,7 @@ def _open(
     except BaseException:
         scapy_socket.close()
         raise
-    return netns, known, packet_filter.loopback_once(packet_filter.one_way(program, way)), scapy_socket
+    return netns, known, program, scapy_socket
 
 
 def open_socket(interface: str, *, promiscuous: bool) -> SuperSocket:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pktproc.errors import Denied, Unsupported
-from pktproc.kernel.ebpf.examination import examine_hooks
+from pktproc.kernel.ebpf.examination import examine_flow_cache, examine_hooks
 from pktproc.kernel.probe import Finding, State, examine
 from pktproc.version import __version__
 
@@ -58,9 +58,9 @@ def command(*, as_json: bool) -> None:
 
 
 def _with_hooks(findings: list[Finding]) -> list[Finding]:
-    """Put what the engine `ebpf` can do in the place of the row that announces it."""
+    """Put what eBPF can do in the place of the row that announces it."""
     at = next(index for index, finding in enumerate(findings) if finding.what == "ebpf")
-    return [*findings[:at], *examine_hooks(), *findings[at + 1 :]]
+    return [*findings[:at], *examine_hooks(), examine_flow_cache(), *findings[at + 1 :]]
 
 
 def libraries() -> list[Finding]:

@@ -76,7 +76,7 @@ def downloads(left: Namespace, right: Namespace) -> Iterator[dict[str, int]]:
 
 @contextmanager
 def tcpdump(left: Namespace, path: Path) -> Iterator[None]:
-    command = ["tcpdump", "-U", "-s", "96", "-i", left.interface, "-w", str(path), "tcp"]
+    command = ["tcpdump", "--immediate-mode", "-U", "-s", "96", "-i", left.interface, "-w", str(path), "tcp"]
     with Command(command, left) as child:
         assert child.stderr.find(lambda line: "listening" in line, 1, 20), child.describe()
         yield
@@ -88,14 +88,25 @@ def top_line(left: Namespace, *options: str) -> str:
 
 def received(path: Path, port: int, begin: float, end: float) -> int:
     """Bytes on the wire from a port within a time, by tcpdump's own capture of Ethernet, IPv4 and TCP."""
-    data, at, total = path.read_bytes(), 24, 0
+    deadline = time.monotonic() + 20
+    while True:
+        found = list(records(path.read_bytes()))
+        if found and found[-1][0] >= end:
+            return sum(size for time_s, source, size in found if source == port and begin <= time_s < end)
+        assert time.monotonic() < deadline, "tcpdump does not keep up"
+        time.sleep(0.05)
+
+
+def records(data: bytes) -> Iterator[tuple[float, int, int]]:
+    """Yield the time, the source port and the length of each whole packet of a capture file."""
+    at = 24
     while at + _RECORD.size <= len(data):
         seconds, micros, kept, size = _RECORD.unpack_from(data, at)
+        if at + _RECORD.size + kept > len(data):
+            return
         (source,) = struct.unpack_from("!H", data, at + _RECORD.size + 34)
-        if source == port and begin <= seconds + micros / 1e6 < end:
-            total += size
+        yield seconds + micros / 1e6, source, size
         at += _RECORD.size + kept
-    return total
 
 
 def elapsed_s(terminal: Tmux) -> int:

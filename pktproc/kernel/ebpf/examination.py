@@ -1,13 +1,29 @@
-"""What the engine `ebpf` could do here: its programs are loaded, attached and detached again."""
+"""What eBPF could do here: programs are loaded, attached and detached again."""
 
 from __future__ import annotations
 
+import time
+from contextlib import closing
+
 from pktproc.errors import EngineError
+from pktproc.kernel.ebpf.flow_cache import MOST_FLOWS, FlowCache
 from pktproc.kernel.ebpf.programs import HOOKS, Programs
 from pktproc.kernel.probe import Finding, State
 
 _AREA = "engines"
 _INSTEAD = "netlink does its work, but can miss very short-lived processes"
+
+
+def examine_flow_cache() -> Finding:
+    """Return the finding for counting packets in the kernel."""
+    what = "ebpf: flow cache"
+    try:
+        with closing(FlowCache("wire", "inout", 0, time.monotonic_ns)):
+            detail = f"summary, top and exporter leave up to {MOST_FLOWS:,} known flows to the kernel to count"
+            return Finding(_AREA, what, State.OK, detail)
+    except (EngineError, OSError) as error:
+        cure = "run as root; meanwhile each packet is looked at, which gives the same sums for more CPU time"
+        return Finding(_AREA, what, State.LIMITED, str(error), cure)
 
 
 def examine_hooks() -> list[Finding]:

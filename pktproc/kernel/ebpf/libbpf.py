@@ -20,6 +20,9 @@ _STRICT_ALL = 0xFFFFFFFF  # libbpf_legacy.h; makes libbpf 0 report errors as lib
 _BTF_KIND_TYPEDEF = 8
 _LOG_LINE_BYTES = 4096
 _MOST_LOG_LINES = 200
+_SOCKET_FILTER = 1  # enum bpf_prog_type, linux/bpf.h
+_INSTRUCTION_BYTES = 8
+_LICENSE = b"GPL"
 _ITERATOR_BYTES = 1 << 16
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _REFUSED = re.compile(r"prog '(\w+)': failed to load")
@@ -151,6 +154,10 @@ class BpfObject:
         pointer = ctypes.c_void_p(self._program(program))
         self._links.append(self._call("bpf_program__attach_cgroup", pointer, ctypes.c_int(descriptor)))
 
+    def program_descriptor(self, name: str) -> int:
+        """Return the descriptor of a loaded program, which belongs to this object."""
+        return int(self._library.bpf_program__fd(ctypes.c_void_p(self._program(name))))
+
     def map_descriptor(self, name: str) -> int:
         """Return the descriptor of a map, which belongs to this object."""
         pointer = self._call("bpf_object__find_map_by_name", ctypes.c_void_p(self._pointer), name.encode())
@@ -166,6 +173,37 @@ class BpfObject:
 
     def _program(self, name: str) -> int:
         return self._call("bpf_object__find_program_by_name", ctypes.c_void_p(self._pointer), name.encode())
+
+
+class Map:
+    """A map by its descriptor: keys and values are bytes, as long as the map wants them."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = ctypes.c_int(descriptor)
+        self._library = library()
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set the value of a key; raise `EngineError` if the kernel refuses."""
+        code = self._library.bpf_map_update_elem(self._descriptor, key, value, ctypes.c_uint64(0))
+        if code:
+            raise failure("map update", abs(code))
+
+    def remove(self, key: bytes) -> None:
+        """Remove a key, if it is there."""
+        self._library.bpf_map_delete_elem(self._descriptor, key)
+
+
+def load_socket_filter(code: bytes) -> int:
+    """Load eBPF instructions as a filter of sockets; return the program's descriptor, which belongs to the caller."""
+    found, count = library(), ctypes.c_size_t(len(code) // _INSTRUCTION_BYTES)
+    kind = ctypes.c_int(_SOCKET_FILTER)
+    if hasattr(found, "bpf_load_program"):  # libbpf 0
+        descriptor = found.bpf_load_program(kind, code, count, _LICENSE, ctypes.c_uint32(0), None, ctypes.c_size_t(0))
+    else:
+        descriptor = found.bpf_prog_load(kind, None, _LICENSE, code, count, None)
+    if descriptor < 0:
+        raise failure("load of a filter", -descriptor if descriptor < -1 else ctypes.get_errno())
+    return int(descriptor)
 
 
 def _read(descriptor: int) -> bytes:
