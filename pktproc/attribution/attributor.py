@@ -21,6 +21,7 @@ from pktproc.attribution.turns import Period
 from pktproc.attribution.witnessed import Witnessed
 from pktproc.model import Attribution, Direction, Flow, Interface, PacketType, Protocol, Reason
 from pktproc.packets.batch import Column, PacketBatch, one_packet
+from pktproc.packets.columns import unseen
 from pktproc.packets.decode import decode
 from pktproc.packets.flows import FlowTable, distinct_flows
 from pktproc.packets.fragments import FragmentTable
@@ -88,9 +89,11 @@ class BatchAttributor:
 
         Of packets that the kernel has counted the flows are known: the `table` comes with the `weights` of its rows.
         """
-        columns = decode(batch, self.fragments)
         if table is None:
+            columns = decode(batch, self.fragments)
             table = distinct_flows(batch, columns)
+        else:
+            columns = unseen(len(batch))
         self.hear()
         self.index.drain()
         attributed = AttributedBatch(

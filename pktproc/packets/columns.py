@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from pktproc.packets.batch import Column
 
 
@@ -54,3 +56,30 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.protocol)
+
+
+def unseen(count: int) -> Columns:
+    """Return the columns of packets of which nothing was captured."""
+    nothing, nowhere = np.zeros(count, np.int64), np.full(count, -1, np.int64)
+    addresses = np.zeros((count, 16), np.uint8)
+    return Columns(
+        ethertype=nothing.astype(np.uint16),
+        vlan=nowhere.astype(np.int16),
+        inner_vlan=nowhere.astype(np.int16),
+        network=nothing.astype(np.uint8),
+        protocol=nowhere.astype(np.int16),
+        source_address=addresses,
+        destination_address=addresses,
+        source_port=nothing.astype(np.uint16),
+        destination_port=nothing.astype(np.uint16),
+        ports_known=np.zeros(count, bool),
+        tcp_flags=nothing.astype(np.uint8),
+        icmp_type=nowhere.astype(np.int16),
+        icmp_code=nowhere.astype(np.int16),
+        fragment=nothing.astype(np.uint8),
+        network_offset=nowhere,
+        transport_offset=nowhere,
+        payload_bytes=nothing,
+        quoted_row=nowhere,
+        quoted=None,
+    )
