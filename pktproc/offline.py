@@ -15,7 +15,7 @@ from pktproc.capture.offline_filter import OfflineFilter
 from pktproc.packets.batch import Column, PacketBatch
 from pktproc.packets.cooked import CookedInterfaces
 from pktproc.packets.decode import decode
-from pktproc.packets.flows import distinct_flows
+from pktproc.packets.flows import KnownFlows, distinct_flows
 from pktproc.packets.fragments import FragmentTable
 from pktproc.refusals import with_cures
 from pktproc.snapshots.covered import CoveredTimes
@@ -64,6 +64,7 @@ class OfflineAttribution:
             self._covered = CoveredTimes(coverage, len(histories), tolerance_ns) if histories else None
             self._carried = CarriedAttributions()
             self._fragments = FragmentTable()
+            self._flows = KnownFlows()
             self._opened = opened.pop_all()
 
     def blocks(self) -> Iterator[OfflineBlock]:
@@ -81,7 +82,7 @@ class OfflineAttribution:
         return self._carried.attribute(
             batch,
             columns,
-            distinct_flows(batch, columns),
+            distinct_flows(batch, columns, known=self._flows),
             options=file_batch.options,
             option_sets=file_batch.option_sets,
             blocks=file_batch.origin,

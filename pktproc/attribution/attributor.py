@@ -23,7 +23,7 @@ from pktproc.model import Attribution, Direction, Flow, Interface, PacketType, P
 from pktproc.packets.batch import Column, PacketBatch, one_packet
 from pktproc.packets.columns import unseen
 from pktproc.packets.decode import decode
-from pktproc.packets.flows import FlowTable, distinct_flows
+from pktproc.packets.flows import FlowTable, KnownFlows, distinct_flows
 from pktproc.packets.fragments import FragmentTable
 from pktproc.packets.headers import TCP_RST
 from pktproc.packets.linktypes import LINKTYPE_ETHERNET
@@ -75,6 +75,7 @@ class BatchAttributor:
         self._witnessed = Witnessed(witness, self.index, clock) if witness else None
         self.addresses = AddressBook(engine, clock)
         self.fragments = FragmentTable()
+        self._flows = KnownFlows()
         self._known: dict[Flow, _Known] = {}
         self._told_changes = 0
         self._engine = engine
@@ -91,7 +92,7 @@ class BatchAttributor:
         """
         if table is None:
             columns = decode(batch, self.fragments)
-            table = distinct_flows(batch, columns)
+            table = distinct_flows(batch, columns, known=self._flows)
         else:
             columns = unseen(len(batch))
         self.hear()

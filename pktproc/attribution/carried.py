@@ -124,7 +124,10 @@ class CarriedAttributions:
             flows = flows + [flows[flow] for flow in table.flow_of[others[met]].tolist()]
             first = np.concatenate((first, others[met]))
             carried_first = carried[first]
-        ends = [self._ends(*of) for of in zip(carried_first.tolist(), flows, strict=True)]
+        if carried_first.any():
+            ends = [self._ends(*of) for of in zip(carried_first.tolist(), flows, strict=True)]
+        else:
+            ends = [(None, None)] * len(flows)
         return AttributedBatch(
             batch=batch,
             columns=columns,

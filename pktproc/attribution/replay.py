@@ -19,7 +19,7 @@ from pktproc.attribution.steps import Step
 from pktproc.model import Attribution, Direction, Flow, Interface, Protocol, Reason
 from pktproc.packets.batch import Column, PacketBatch
 from pktproc.packets.decode import decode
-from pktproc.packets.flows import distinct_flows
+from pktproc.packets.flows import KnownFlows, distinct_flows
 from pktproc.packets.fragments import FragmentTable
 
 NS_PER_S = 1_000_000_000
@@ -63,6 +63,7 @@ class ReplayAttributor:
         self._skew_ns = skew_ns
         self._fragments = FragmentTable()
         self._eras = Eras()
+        self._seen = KnownFlows()
         self._read_ns = _LONG_AGO
         self.skew = SkewGauge()
         self._flows: dict[Flow, _Known] = {}
@@ -76,7 +77,7 @@ class ReplayAttributor:
         A flow whose owners change within the block stands in it once for each of them.
         """
         columns = decode(batch, self._fragments)
-        table = distinct_flows(batch, columns)
+        table = distinct_flows(batch, columns, known=self._seen)
         attributed = AttributedBatch(
             batch=batch,
             columns=columns,

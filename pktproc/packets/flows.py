@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -58,6 +58,10 @@ def random_multipliers() -> Multipliers:
 
 _MULTIPLIERS = random_multipliers()
 
+MAX_KNOWN = 1 << 16
+"""Flows that are remembered; beyond, all are forgotten."""
+_OF_THIS_BLOCK = b""
+
 # What Flow._make does, without its Python code for each flow.
 _FLOW = partial(tuple.__new__, Flow)
 
@@ -85,12 +89,44 @@ class FlowTable:
         return len(self.flows)
 
 
-def distinct_flows(batch: PacketBatch, columns: Columns, multipliers: Multipliers = _MULTIPLIERS) -> FlowTable:
+class KnownFlows:
+    """Remember flows by their keys, so that those of earlier blocks need not be built again; at most `MAX_KNOWN`.
+
+    A key stands for a flow as long as the interfaces of blocks begin alike; when they do not, all is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._by_key: dict[bytes, Flow] = {}
+        self._interfaces: tuple[Interface, ...] = ()
+
+    def flows(
+        self, keys: list[bytes], interfaces: tuple[Interface, ...], build: Callable[[Column], list[Flow]]
+    ) -> list[Flow]:
+        """Return the flows of keys; `build` returns those at some positions (int64)."""
+        if interfaces[: len(self._interfaces)] != self._interfaces or len(self._by_key) > MAX_KNOWN:
+            self._by_key.clear()
+        self._interfaces = interfaces
+        unknown = [position for position, key in enumerate(keys) if key not in self._by_key]
+        built = build(np.array(unknown, np.int64))
+        self._by_key.update(zip(map(keys.__getitem__, unknown), built, strict=True))
+        flows = list(map(self._by_key.__getitem__, keys))
+        if self._by_key.pop(_OF_THIS_BLOCK, None) is not None:
+            for position, flow in zip(unknown, built, strict=True):
+                flows[position] = flow
+        return flows
+
+
+def distinct_flows(
+    batch: PacketBatch,
+    columns: Columns,
+    multipliers: Multipliers = _MULTIPLIERS,
+    known: KnownFlows | None = None,
+) -> FlowTable:
     """Find the distinct flows of a block.
 
     Packets are of one flow when they agree in all fields of `Flow`; the ethertype is 0 for IP. The flow quoted by an
     ICMP error has the error's interface and the opposite direction. `multipliers` ((`KEY_WORDS`,) uint64) decide how
-    fast the flows are found, never which.
+    fast the flows are found, never which. Those that are `known` are the same objects as before.
     """
     interfaces = _interfaces(batch.interfaces)
     direction = _DIRECTION[batch.packet_type]
@@ -104,12 +140,17 @@ def distinct_flows(batch: PacketBatch, columns: Columns, multipliers: Multiplier
         quoted += _number_quoted(batch, columns, columns.quoted, words, multipliers)
     flow_of, first = group(words.T, multipliers)
     keys = _keys_of(words, first)
-    flows = _flows(keys, interfaces, batch.interface[first], quoted)
+    opaque, interface = _opaque(keys), batch.interface[first]
+
+    def build(positions: Column) -> list[Flow]:
+        return _flows(keys[positions], interfaces, interface[positions], quoted)
+
+    flows = known.flows(opaque, batch.interfaces, build) if known else build(np.arange(len(first)))
     opening = (columns.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN
     syn = np.zeros(len(first), bool)
     if opening.any():
         syn[flow_of[opening]] = True
-    return FlowTable(flow_of, flows, first, syn, _opaque(keys))
+    return FlowTable(flow_of, flows, first, syn, opaque)
 
 
 def group(keys: Column, multipliers: Multipliers) -> tuple[Column, Column]:
@@ -249,7 +290,7 @@ def _opaque(keys: Column) -> list[bytes]:
     """Return keys as bytes, empty where the number of a quoted flow, which is of one block only, is among them."""
     found: list[bytes] = keys.view(np.dtype((np.void, _KEY.itemsize))).tolist()
     for row in np.flatnonzero(keys["quoted"]).tolist():
-        found[row] = b""
+        found[row] = _OF_THIS_BLOCK
     return found
 
 
