@@ -30,7 +30,7 @@ _MIN_PACKETS = 16
 _WITHIN_NS = 10_000 * _NS_PER_MS
 # What these say is that ends have changed hands or may have.
 _UNSETTLED = frozenset({Reason.CLOSED, Reason.AMBIGUOUS, Reason.NOT_COVERED})
-_MAX_CANDIDATES = 1 << 15
+_MAX_CANDIDATES = 1 << 14
 # Each flow cache has 4 MB of counters.
 _MAX_TAPS = 8
 

@@ -25,7 +25,7 @@ from pktproc.attribution.successions import CLOCK_ERROR_NS, Successions
 from pktproc.model import DATAGRAM, Attribution, Match, Protocol, Reason, Socket
 
 # Bounds: an answer costs about 0.6 kB, so these two stay below 60 MB.
-MAX_ANSWERS = 1 << 16
+MAX_ANSWERS = 1 << 15
 MAX_PAST = 1 << 15
 # What has had no better answer for so long is not waited for any more.
 SETTLED_NS = 50 * NS_PER_MS

@@ -16,6 +16,7 @@ from pktproc.model import Attribution, Match, Process, ProcessId, Protocol, Reas
 
 MAX_PAST = 1 << 15
 MAX_USERS = 8
+MAX_NAMED = 1 << 12
 INJECTORS_TTL_NS = 5_000_000_000
 
 _NAME = "pktproc"
@@ -31,6 +32,7 @@ class Owners:
         self._holders = HolderIndex(engine, clock)
         self._last: Recent[SocketId, tuple[Process, ...]] = Recent(MAX_PAST, PAST_TTL_NS, clock)
         self._could_inject: TTLCache[int, tuple[Process, ...]] = TTLCache(MAX_USERS, INJECTORS_TTL_NS, timer=clock)
+        self._named: LRUCache[tuple[ProcessId, Match], Attribution] = LRUCache(MAX_NAMED)
         self._users: LRUCache[tuple[int, int, int], dict[ProcessId, Process]] = LRUCache(MAX_PAST)
 
     @property
@@ -126,12 +128,20 @@ class Owners:
             return Attribution(reason=Reason.NO_SOCKET, evidence=evidence, final=False)
         owners = [self._owners_of(socket) for socket in selection.sockets]
         if len(owners) == 1 == len(owners[0]):
-            return Attribution(owners[0][0], selection.match, evidence, holders=owners[0])
+            return self._sole_owner(owners[0], selection.match)
         if not any(owners):
             reason, final = self._holders.why_not(selection.sockets)
             return Attribution(reason=reason, evidence=evidence, final=final)
         named = name_owners(owners, selection.match, evidence, fan_out=fan_out)
         return replace(named, final=False) if _may_pass_on(selection, named) else named
+
+    def _sole_owner(self, owner: tuple[Process, ...], match: Match) -> Attribution:
+        """Name a process; of tens of thousands of flows, many have the same."""
+        key = owner[0].id, match
+        named = self._named.get(key)
+        if named is None or named.process is not owner[0]:
+            named = self._named[key] = Attribution(owner[0], match, self._engine.name, holders=owner)
+        return named
 
     def _attribute_raw(self, query: Query, selection: Selection, *, steady: bool) -> Attribution:
         """Name the user of a raw socket, which nothing ties to a packet but its protocol.

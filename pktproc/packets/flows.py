@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -223,8 +224,8 @@ class _Interfaces:
 
     number: Column
     loopback: Column
-    netns: Column
-    ifindex: Column
+    netns: list[int]
+    ifindex: list[int]
 
 
 @lru_cache(maxsize=16)
@@ -234,8 +235,8 @@ def _interfaces(interfaces: tuple[Interface, ...]) -> _Interfaces:
     return _Interfaces(
         number=np.array([numbers[identity] for identity in identities], np.uint32),
         loopback=np.array([interface.loopback for interface in interfaces], bool),
-        netns=np.array([interface.netns for interface in interfaces], np.int64),
-        ifindex=np.array([interface.ifindex for interface in interfaces], np.int64),
+        netns=[interface.netns for interface in interfaces],
+        ifindex=[interface.ifindex for interface in interfaces],
     )
 
 
@@ -294,17 +295,27 @@ def _opaque(keys: Column) -> list[bytes]:
     return found
 
 
+class _Shared(dict[Any, Any]):
+    """Give equal values as one object: flows are kept in large numbers, and have much in common."""
+
+    def __missing__(self, value: Any) -> Any:
+        self[value] = value
+        return value
+
+
 def _flows(keys: Column, interfaces: _Interfaces, interface: Column, quoted: Sequence[Flow | None]) -> list[Flow]:
     """Build the flows of some keys; `interface` is the index of each one's interface in the batch."""
+    places = interface.tolist()
+    addresses, ports = _Shared(), _Shared()
     fields = zip(
-        interfaces.netns[interface].tolist(),
-        interfaces.ifindex[interface].tolist(),
+        map(interfaces.netns.__getitem__, places),
+        map(interfaces.ifindex.__getitem__, places),
         keys["direction"].tolist(),
         keys["protocol"].tolist(),
-        keys["source_address"].tolist(),
-        keys["source_port"].tolist(),
-        keys["destination_address"].tolist(),
-        keys["destination_port"].tolist(),
+        map(addresses.__getitem__, keys["source_address"].tolist()),
+        map(ports.__getitem__, keys["source_port"].tolist()),
+        map(addresses.__getitem__, keys["destination_address"].tolist()),
+        map(ports.__getitem__, keys["destination_port"].tolist()),
         keys["ethertype"].tolist(),
         keys["icmp_type"].tolist(),
         keys["ports_known"].tolist(),
