@@ -10,7 +10,7 @@ from pktproc.inventory.rows import NO_ATTRIBUTES, UNLISTED, Entry, Holder, Row, 
 from pktproc.inventory.states import CLOSED
 from pktproc.kernel.descriptor_table import Descriptors
 from pktproc.kernel.processes import ProcessReader
-from pktproc.model import ProcessId
+from pktproc.model import Process, ProcessId
 
 Label = Callable[[str, int], str]
 Write = Callable[[tuple[Holder, ...], int], str]
@@ -113,6 +113,10 @@ class Selected:
         """Say whether one of some holders is selected."""
         return any(self._is_selected(holder) for holder in holders)
 
+    def wants(self, process: Process) -> bool:
+        """Say whether a process is selected."""
+        return self._judge.wants(process)
+
     def _is_selected(self, holder: Holder) -> bool:
         process = self._reader.read(holder.pid)
-        return process is not None and process.id == holder.process and self._judge.wants(process)
+        return process is not None and process.id == holder.process and self.wants(process)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import compress
 from pathlib import Path
@@ -59,8 +59,8 @@ class Looker:
     """
 
     def __init__(self, question: Question, *, remembered: LastHolders | None = None, keeps: bool = False) -> None:
-        self._question = question
-        self._remembered = remembered or LastHolders()
+        self.question = question
+        self.remembered = remembered or LastHolders()
         self._keeps = keeps
         self._reader = ProcessReader()
         self._tables: dict[int, Tables] = {}
@@ -93,10 +93,10 @@ class Looker:
             rows += self._rows(tables)
         join = Join(self._reader, self._descriptors.look())
         entries = list(self._selected(rows, join))
-        if self._question.processes is not None and self._question.processes.pids:
-            entries = _by_descriptor(entries, self._question.processes.pids)
+        if self.question.processes is not None and self.question.processes.pids:
+            entries = _by_descriptor(entries, self.question.processes.pids)
         if self._keeps:
-            self._remembered.note(entries)
+            self.remembered.note(entries)
         return self._listing(entries, rows, join)
 
     def _listing(self, entries: Sequence[Entry], rows: Iterable[Row], join: Join) -> Listing:
@@ -114,6 +114,15 @@ class Looker:
     def tables(self, netns: int) -> Tables:
         """Return the tables of a namespace that was looked at."""
         return self._tables[netns]
+
+    @property
+    def spaces(self) -> Mapping[int, Tables]:
+        """Return the tables of all namespaces that were looked at last."""
+        return self._tables
+
+    def covers(self, netns: int) -> bool:
+        """Say whether the sockets of a namespace are wanted."""
+        return netns in self._tables or self._wants_all
 
     def _close_tables(self) -> None:
         while self._tables:
@@ -138,12 +147,17 @@ class Looker:
 
     @property
     def _names(self) -> tuple[str, ...]:
-        return tuple(name for name in self._question.netns if name != ALL_NAMESPACES)
+        return tuple(name for name in self.question.netns if name != ALL_NAMESPACES)
+
+    @property
+    def _wants_all(self) -> bool:
+        chosen = self.question.netns
+        return ALL_NAMESPACES in chosen or (not chosen and self.question.processes is not None)
 
     def _wanted_spaces(self, own: int) -> dict[int, Path | None]:
-        question = self._question
+        question = self.question
         wanted: dict[int, Path | None] = {}
-        if ALL_NAMESPACES in question.netns or (not question.netns and question.processes is not None):
+        if self._wants_all:
             wanted = {netns: space.path for netns, space in namespaces.discover().items()}
         for name in self._names:
             path = namespaces.named(name)
@@ -153,7 +167,7 @@ class Looker:
         return wanted
 
     def _rows(self, tables: Tables) -> list[Row]:
-        question = self._question
+        question = self.question
         rows: list[Row] = []
         # The other end of a connection can be in another state than what was asked for.
         mask = question.states | (states.CONNECTED if question.peers else 0)
@@ -168,16 +182,14 @@ class Looker:
     def _tables_of(self, tables: Tables) -> Iterator[str]:
         """Yield the tables that are wanted of a namespace; vsock sockets are in none, and listed with the first."""
         first = next(iter(self._tables))
-        yield from (table for table in self._question.tables if table != "vsock" or tables.netns == first)
+        yield from (table for table in self.question.tables if table != "vsock" or tables.netns == first)
 
     @property
     def is_plain(self) -> bool:
         """Say whether sockets are wanted for their kinds and states alone, so that none must be looked at closely."""
-        question = self._question
+        question = self.question
         chosen = (question.condition, question.processes, question.kinds or None)
-        return (
-            chosen == (None, None, None) and not question.peers and not self._remembered and question.families == INET
-        )
+        return chosen == (None, None, None) and not question.peers and not self.remembered and question.families == INET
 
     def look_plainly(self) -> tuple[Fields, Join, Listing]:
         """Return what `look` does where `is_plain`, field by field, with what knows the holders.
@@ -186,7 +198,7 @@ class Looker:
         """
         self._notes.clear()
         fields: list[list[Any]] = [[] for _ in Row._fields]
-        extent = Extent(self._question.states)
+        extent = Extent(self.question.states)
         for tables in self._spaces():
             for table in self._tables_of(tables):
                 try:
@@ -194,7 +206,7 @@ class Looker:
                         column.extend(values)
                 except (EngineError, OSError) as error:
                     self._notes[str(error)] = None
-        fields = _with_states(fields, self._question.states)
+        fields = _with_states(fields, self.question.states)
         join = Join(self._reader, self._descriptors.look())
         # Only what is bound without being connected can share a port, which are few.
         alone = [index for index, port in enumerate(fields[_REMOTE_PORT]) if not port]
@@ -203,11 +215,11 @@ class Looker:
 
     def _with_last(self, entry: Entry) -> Entry:
         """Return an entry with who was last known to hold its socket, if nobody does."""
-        last = () if entry.row.inode else self._remembered.of(entry.row)
+        last = () if entry.row.inode else self.remembered.of(entry.row)
         return entry._replace(holders=last, last=True) if last else entry
 
     def _selected(self, rows: list[Row], join: Join) -> Iterator[Entry]:
-        question, condition = self._question, self._question.condition
+        question, condition = self.question, self.question.condition
         mask, kinds, families = question.states, question.kinds, question.families
         from pktproc.inventory.peers import Peers  # noqa: PLC0415 - a plain listing does without
 
@@ -231,7 +243,7 @@ class Looker:
             cure = "run with CAP_SYS_PTRACE, outside of containers" if os.geteuid() == 0 else "run as root (sudo)"
             lack = f"{descriptors.denied} of {descriptors.looked_at} processes may not be inspected"
             self._notes[f"{lack}, so that the owners of their sockets are missing: {cure}"] = None
-        for table in self._question.tables if self._question.tables != TABLES else ():
+        for table in self.question.tables if self.question.tables != TABLES else ():
             for tables in self._tables.values():
                 if table in tables.missing and table in ("sctp", "dccp", "vsock"):
                     self._notes[tables.missing[table]] = None

@@ -57,6 +57,8 @@ class _Command(click.Command):
 @click.option("--watch", "watch_s", type=click.FloatRange(0.1, 86400), metavar="S",
               help="Look again every S seconds, until Ctrl-C; what changed stands out.")  # fmt: skip
 @click.option("-E", "--events", is_flag=True, help="Sockets as they open and close, until Ctrl-C.")
+@click.option("--engine", type=click.Choice(["auto", "ebpf", "netlink"]), default="auto",
+              help="Who tells --events and --watch of short lives: the kernel (ebpf), or looks.")  # fmt: skip
 @click.option(_KILL, metavar="[SIGNAL]", help="Send SIGNAL [TERM] to those who hold the sockets.")
 @click.option("-K", "--close", is_flag=True, help="Have the kernel close the sockets, as ss -K.")
 @click.option("--yes", is_flag=True, help="Do not ask before --kill and --close.")

@@ -109,6 +109,7 @@ class SocketsOptions(NamedTuple):
     close: bool
     yes: bool
     store: str | None
+    engine: str
 
     @classmethod
     def of(cls, words: Sequence[str], chosen: Mapping[str, Any]) -> Self:
@@ -145,6 +146,7 @@ class SocketsOptions(NamedTuple):
             close=chosen["close"],
             yes=chosen["yes"],
             store=chosen["store"],
+            engine=chosen["engine"],
         )
 
     def question(self) -> Question:
@@ -209,6 +211,8 @@ def _check(chosen: Mapping[str, Any], *, named: bool) -> None:
         raise UsageError(f"--{modes[0]} takes what it is for: a place (:9000), a process (--pid, nginx) or a filter")
     if modes and chosen["format"] == "csv" and modes[0] in ("watch_s", "events"):
         raise UsageError("CSV is for one listing: leave --watch and --events out, or choose --format json")
+    if chosen["engine"] != "auto" and (not modes or modes[0] not in ("watch_s", "events")):
+        raise UsageError("--engine is for what goes on: give --watch or --events, too, or leave it out")
     if chosen["watch_s"] is not None and chosen["format"] != "table":
         raise UsageError("--watch shows a table: leave --format out, or see --events")
 

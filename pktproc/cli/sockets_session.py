@@ -7,10 +7,13 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pktproc.cli.sockets_options import SocketsOptions
 from pktproc.cli.talk import say
+from pktproc.errors import EngineError
 from pktproc.inventory.remembered import LastHolders
 from pktproc.inventory.rows import Listing, Row
 from pktproc.kernel import cgroups
@@ -20,6 +23,11 @@ from pktproc.output.socket_summary import summary
 from pktproc.output.socket_table import Look, drawn, holder_text, label, table
 from pktproc.output.stream import write_all
 
+if TYPE_CHECKING:
+    from pktproc.witnessing import SocketWitness
+
+WITNESSED = frozenset({"tcp", "udp", "udplite", "sctp", "dccp", "mptcp"})
+"""The kinds whose use a witness tells."""
 _INODE = Row._fields.index("inode")
 
 
@@ -27,22 +35,47 @@ def run(options: SocketsOptions) -> None:
     """Do what the options ask for."""
     # All that is made here lives until the end: to look for what could be let go of takes a third of the time.
     gc.disable()
-    question = options.question()
-    with Looker(
-        question, remembered=_remembered(options), keeps=options.watch_s is not None or options.events
-    ) as looker:
+    goes_on = options.watch_s is not None or options.events
+    with Looker(options.question(), remembered=_remembered(options), keeps=goes_on) as looker:
+        if goes_on:
+            gc.enable()
+            _go_on(looker, options)
+        else:
+            _once(looker, options)
+
+
+def _go_on(looker: Looker, options: SocketsOptions) -> None:
+    """Look again and again, with a witness where there can be one."""
+    with ExitStack() as opened:
+        witness = _witness(options)
+        if witness is not None:
+            opened.enter_context(witness)
         if options.watch_s is not None:
             from pktproc.cli import sockets_watch  # noqa: PLC0415 - rich
 
-            gc.enable()
-            sockets_watch.run(looker, options, options.watch_s)
-        elif options.events:
-            from pktproc.cli.sockets_events import Events  # noqa: PLC0415 - only where it is asked for
-
-            gc.enable()
-            Events(looker, question, options, Ends({}, numeric=options.numeric)).run()
+            sockets_watch.run(looker, witness, options, options.watch_s)
         else:
-            _once(looker, options)
+            from pktproc.cli import sockets_events  # noqa: PLC0415 - only where it is asked for
+
+            sockets_events.run(looker, witness, options)
+
+
+def _witness(options: SocketsOptions) -> SocketWitness | None:
+    """Return what hears of each use of a socket; None where that is not wanted, or does not work and need not."""
+    if options.engine == "netlink" or not WITNESSED & set(options.tables):
+        return None
+    from pktproc.witnessing import SocketWitness  # noqa: PLC0415 - numpy and libbpf
+
+    try:
+        witness = SocketWitness(cmdline=options.cmdline)
+    except (EngineError, OSError) as error:
+        if options.engine == "ebpf":
+            raise
+        say(f"engine netlink, since ebpf does not work: {error}; the owners of short-lived sockets are not known")
+        return None
+    for limit in witness.limits:
+        say(limit)
+    return witness
 
 
 def _remembered(options: SocketsOptions) -> LastHolders | None:

@@ -33,6 +33,14 @@ class LastHolders:
         while len(self._held) > MOST:
             self._held.popitem(last=False)
 
+    def add(self, key: Key, holders: tuple[Holder, ...]) -> None:
+        """Take note that some processes, too, hold a socket."""
+        known = self._held.get(key, ())
+        met = {holder.process for holder in known}
+        fresh = tuple(holder for holder in holders if holder.process not in met)
+        if fresh:
+            self.keep(key, known + fresh)
+
     def of(self, row: Row) -> tuple[Holder, ...]:
         """Return who was last seen to hold a socket; nobody if that is not known."""
         return self._held.get(row.key, ()) if row.cookie else ()

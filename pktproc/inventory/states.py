@@ -34,9 +34,11 @@ NAMES = {
 }
 """The words that filters and JSON have for states."""
 
-LISTENING = 10
+ESTABLISHED = 1
+SYN_SENT = 2
 TIME_WAIT = 6
 CLOSED = 7
+LISTENING = 10
 ALL = 0xFFF
 LISTENERS = 1 << LISTENING | 1 << CLOSED
 CONNECTED = ALL & ~(1 << LISTENING | 1 << CLOSED | 1 << TIME_WAIT | 1 << 3)

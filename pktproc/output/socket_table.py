@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,8 +15,18 @@ from pktproc.output.table_layout import Column, lay_out
 
 NOBODY = "-"
 Fields = Sequence[Sequence[Any]]
-_NS_PER_S = 1_000_000_000
 _STYLES = {"LISTEN": "32", "TIME-WAIT": "2", "FIN-WAIT-2": "2", "CLOSE-WAIT": "33", "SYN-SENT": "33", "SYN-RECV": "33"}
+
+
+class Mark(NamedTuple):
+    """What makes a line stand out: a sign in front of it and, in colour, the SGR code of the whole line."""
+
+    sign: str
+    style: str
+
+
+_UNMARKED = Mark(" ", "")
+OPENED, CLOSED, ALTERED = Mark("+", "32"), Mark("-", "31"), Mark("*", "33")
 
 
 class Look(NamedTuple):
@@ -25,7 +34,7 @@ class Look(NamedTuple):
 
     `width` is that of the terminal, None for no limit. `kinds`, `states`, `peers` and `namespaces` say which columns
     there are beside the others. `fds` puts the descriptors of the process with this pid in front. `timers`, `extended`,
-    `info` and `memory` add details under each socket, or behind it with `one_line`. `marks` are colours of whole lines.
+    `info` and `memory` add details under each socket, or behind it with `one_line`. `marks` let sockets stand out.
     """
 
     width: int | None = None
@@ -41,7 +50,7 @@ class Look(NamedTuple):
     memory: bool = False
     one_line: bool = False
     cgroups: Mapping[int, str] | None = None
-    marks: Mapping[Key, str] | None = None
+    marks: Mapping[Key, Mark] | None = None
 
 
 def table(listing: Listing, ends: Ends, look: Look) -> str:
@@ -67,21 +76,12 @@ def drawn(fields: Fields, holders: Sequence[str], listing: Listing, ends: Ends, 
         if look.one_line:
             columns.append(Column("", details))
             details = None
-    marks = [look.marks.get(entry.row.key, "") for entry in listing.entries] if look.marks and look.colour else None
+    marks = None
+    if look.marks is not None:
+        found = [look.marks.get(entry.row.key, _UNMARKED) for entry in listing.entries]
+        columns.insert(0, Column("", [mark.sign for mark in found]))
+        marks = [mark.style for mark in found] if look.colour else None
     return lay_out(columns, width=look.width, colour=look.colour, header=look.header, below=details, line_styles=marks)
-
-
-def event_line(action: str, time_ns: int, entry: Entry, ends: Ends) -> str:
-    """Return a line that says that a socket opened or closed, and whose it was."""
-    row = entry.row
-    seconds, fraction = divmod(time_ns, _NS_PER_S)
-    clock = f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{fraction // 1_000_000:03d}"
-    holder = holder_text(entry.holders, entry.row.inode, denied=False, last=entry.last)
-    if not entry.holders:
-        holder = "?closed" if action == "closed" else NOBODY
-    state = LABELS.get(row.state, str(row.state))
-    local, remote = _joined(row, ends.local(row)), _joined(row, ends.remote(row, entry.peer))
-    return f"{clock} {action:6} {row.kind:5} {state:10} {local} {remote} {holder}"
 
 
 def _columns(fields: Fields, holders: Sequence[str], listing: Listing, ends: Ends, look: Look) -> Iterator[Column]:
@@ -127,15 +127,15 @@ def _texts(fields: Fields, ends: Ends, *, remote: bool) -> list[str]:
     ]
     for index in [index for index, text in enumerate(texts) if not text]:
         row = make_row([column[index] for column in fields])
-        texts[index] = _joined(row, write(row))
+        texts[index] = end_text(row, write(row))
     return texts
 
 
 def _remote_texts(entries: Iterable[Entry], ends: Ends) -> list[str]:
-    return [_joined(entry.row, ends.remote(entry.row, entry.peer)) for entry in entries]
+    return [end_text(entry.row, ends.remote(entry.row, entry.peer)) for entry in entries]
 
 
-def _joined(row: Row, end: tuple[str, str]) -> str:
+def end_text(row: Row, end: tuple[str, str]) -> str:
     """Return an end in one text; names of unix sockets may hold colons, so that a space stands before the inode."""
     address, port = end
     if not port:
@@ -163,7 +163,10 @@ def label(name: str, pid: int) -> str:
 
 
 def _several(holders: Sequence[Holder]) -> str:
-    return "; ".join(f"{label(holder.name, holder.pid)} fd {_numbers(holder.fds)}" for holder in holders)
+    return "; ".join(
+        f"{label(holder.name, holder.pid)} fd {_numbers(holder.fds)}" if holder.fds else label(holder.name, holder.pid)
+        for holder in holders
+    )
 
 
 def _numbers(fds: Iterable[int]) -> str:
