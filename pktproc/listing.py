@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from pktproc.errors import Denied, EngineError
 from pktproc.holding import Join, Selected, unlisted_row
 from pktproc.inventory import states
+from pktproc.inventory.conditions import Need, Surroundings
 from pktproc.inventory.remembered import LastHolders
 from pktproc.inventory.rows import INET, Entry, Listing, Row, make_row
 from pktproc.inventory.sharing import sharing
-from pktproc.kernel import namespaces
+from pktproc.kernel import cgroups, namespaces
 from pktproc.kernel.descriptor_table import Descriptors
 from pktproc.kernel.descriptors import DescriptorSource
 from pktproc.kernel.processes import ProcessReader
@@ -55,7 +56,8 @@ class Question(NamedTuple):
 class Looker:
     """Look at the sockets of this host, again and again if need be; a context manager.
 
-    `remembered` knows holders from other sources than the looks, which are added to it if `keeps` is set.
+    `remembered` knows holders from other sources than the looks, which are added to it if `keeps` is set. `around` is
+    what the condition asked about at the last look.
     """
 
     def __init__(self, question: Question, *, remembered: LastHolders | None = None, keeps: bool = False) -> None:
@@ -65,6 +67,7 @@ class Looker:
         self._reader = ProcessReader()
         self._tables: dict[int, Tables] = {}
         self._notes: dict[str, None] = {}
+        self.around = Surroundings()
         with ExitStack() as opened:
             self._descriptors = DescriptorSource(self._reader)
             opened.callback(self._descriptors.close)
@@ -171,7 +174,8 @@ class Looker:
         rows: list[Row] = []
         # The other end of a connection can be in another state than what was asked for.
         mask = question.states | (states.CONNECTED if question.peers else 0)
-        extent = Extent(mask, question.info, question.memory)
+        binding = bool(self._needs & Need.BINDING)
+        extent = Extent(mask, question.info, question.memory, binding)
         for table in self._tables_of(tables):
             try:
                 rows += tables.read(table, extent)
@@ -213,6 +217,20 @@ class Looker:
         bound = [make_row([column[index] for column in fields]) for index in alone]
         return fields, join, self._listing((), bound, join)
 
+    @property
+    def _needs(self) -> Need:
+        condition = self.question.condition
+        return Need.NOTHING if condition is None else condition.needs
+
+    def _look_around(self) -> Surroundings:
+        needs = self._needs
+        tables = self._tables.items() if needs & (Need.INTERFACES | Need.BINDING) else ()
+        return Surroundings(
+            {(netns, at): name for netns, each in tables for at, name in each.interfaces().items()},
+            *((cgroups.mount(), cgroups.paths()) if needs & Need.CGROUPS else ("", {})),
+            {netns: each.ephemeral_ports() for netns, each in tables},
+        )
+
     def _with_last(self, entry: Entry) -> Entry:
         """Return an entry with who was last known to hold its socket, if nobody does."""
         last = () if entry.row.inode else self.remembered.of(entry.row)
@@ -224,14 +242,15 @@ class Looker:
         from pktproc.inventory.peers import Peers  # noqa: PLC0415 - a plain listing does without
 
         peers = Peers(rows, join.holders)
-        early = condition is not None and condition.needs_peers
+        early = bool(self._needs & Need.PEERS)
+        self.around = self._look_around()
         narrow = families != INET or bool(kinds)
         selected = None if question.processes is None else Selected(question.processes, self._reader)
         for row in rows:
             if not mask >> row[3] & 1 or (narrow and not _is_wanted(row, kinds, families)):
                 continue
             entry = self._with_last(Entry(row, join.holders(row[13]), peers.of(row) if early else None))
-            if condition is not None and not condition.fits(entry):
+            if condition is not None and not condition.fits(entry, self.around):
                 continue
             if selected is None or selected.fits(entry):
                 yield entry if early or not question.peers else entry._replace(peer=peers.of(row))

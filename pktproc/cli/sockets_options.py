@@ -54,6 +54,7 @@ WORD is a place or ss's filter:
   4711                                                                a number alone: port or pid
   state established  state listening  exclude time-wait
   sport = :22  dport \\> 1024  src 10.0.0.0/8  dst [::1]:80  and or not ( )
+  dev eth0  fwmark = 0x1/0x3  cgroup /system.slice/x  autobound
 
 \b
 Examples:

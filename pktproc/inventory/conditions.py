@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, Flag, auto
 from fnmatch import fnmatchcase
+from functools import reduce
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from pktproc.inventory.naming import unix_name
-from pktproc.inventory.rows import AF_UNIX, AF_VSOCK, INET, Entry
+from pktproc.inventory.rows import AF_NETLINK, AF_PACKET, AF_UNIX, AF_VSOCK, INET, Entry
 
 Value = TypeVar("Value")
 
 COMPARISONS: Mapping[str, Callable[[int, int], bool]] = MappingProxyType(
     {"=": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
 )
+
+
+# Where the kernel chooses: five hexadecimal digits (unix_autobind in net/unix/af_unix.c), port ids that are negative
+# numbers (netlink_autobind), and vsock ports that are not privileged (LAST_RESERVED_PORT).
+_CHOSEN_NAME = re.compile(rb"\0[0-9a-f]{5}")
+_CHOSEN_PORT_IDS = 1 << 31
+_FIRST_CHOSEN_VSOCK_PORT = 1024
 
 
 class End(Enum):
@@ -28,14 +37,44 @@ class End(Enum):
     EITHER = "either"
 
 
+class Need(Flag):
+    """What a condition asks about beside the socket itself."""
+
+    NOTHING = 0
+    PEERS = auto()
+    """The socket at the other end."""
+    INTERFACES = auto()
+    """The names of interfaces."""
+    CGROUPS = auto()
+    """The paths of cgroups."""
+    BINDING = auto()
+    """Who chose a port: `Attributes.autobound`, and the ports that the kernel gives out."""
+
+
+class Surroundings(NamedTuple):
+    """What there is around the sockets of a look, as far as a condition needs it.
+
+    `interfaces` maps (namespace, ifindex) to names, `cgroups` ids to paths below `cgroup_root`, where cgroup v2 is
+    mounted, and `ephemeral` namespaces to the first and last port that the kernel gives out.
+    """
+
+    interfaces: Mapping[tuple[int, int], str] = {}
+    cgroup_root: str = ""
+    cgroups: Mapping[int, str] = {}
+    ephemeral: Mapping[int, tuple[int, int]] = {}
+
+
+NOWHERE = Surroundings()
+
+
 class Condition(Protocol):
     """Something that a socket fits or not."""
 
     @property
-    def needs_peers(self) -> bool:
-        """Say whether it asks about the socket at the other end."""
+    def needs(self) -> Need:
+        """Return what it asks about beside the socket itself."""
 
-    def fits(self, entry: Entry) -> bool:
+    def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:
         """Say whether a socket fits."""
 
 
@@ -46,13 +85,13 @@ class Every:
     parts: tuple[Condition, ...]
 
     @property
-    def needs_peers(self) -> bool:
-        """Say whether a part asks about the other end."""
-        return any(part.needs_peers for part in self.parts)
+    def needs(self) -> Need:
+        """Return what the parts ask about."""
+        return _all_needs(self.parts)
 
-    def fits(self, entry: Entry) -> bool:
+    def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:
         """Say whether a socket fits."""
-        return all(part.fits(entry) for part in self.parts)
+        return all(part.fits(entry, around) for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +101,13 @@ class Some:
     parts: tuple[Condition, ...]
 
     @property
-    def needs_peers(self) -> bool:
-        """Say whether a part asks about the other end."""
-        return any(part.needs_peers for part in self.parts)
+    def needs(self) -> Need:
+        """Return what the parts ask about."""
+        return _all_needs(self.parts)
 
-    def fits(self, entry: Entry) -> bool:
+    def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:
         """Say whether a socket fits."""
-        return any(part.fits(entry) for part in self.parts)
+        return any(part.fits(entry, around) for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +117,13 @@ class Not:
     part: Condition
 
     @property
-    def needs_peers(self) -> bool:
-        """Say whether the part asks about the other end."""
-        return self.part.needs_peers
+    def needs(self) -> Need:
+        """Return what the part asks about."""
+        return self.part.needs
 
-    def fits(self, entry: Entry) -> bool:
+    def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:
         """Say whether a socket fits."""
-        return not self.part.fits(entry)
+        return not self.part.fits(entry, around)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +133,9 @@ class Host:
     end: End
     address: bytes
     bits: int
-    needs_peers: bool = False
+    needs: Need = Need.NOTHING
 
-    def fits(self, entry: Entry) -> bool:
+    def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:  # noqa: ARG002 - as all have it
         """Say whether a socket fits."""
         row = entry.row
         if row.family not in INET:
@@ -113,9 +152,9 @@ class Port:
     end: End
     comparison: str
     port: int
-    needs_peers: bool = False
+    needs: Need = Need.NOTHING
 
-    def fits(self, entry: Entry) -> bool:
+    def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:  # noqa: ARG002 - as all have it
         """Say whether a socket fits."""
         row = entry.row
         if row.family not in INET and row.family != AF_VSOCK:
@@ -130,9 +169,9 @@ class UnixName:
 
     end: End
     pattern: str
-    needs_peers: bool = True
+    needs: Need = Need.PEERS
 
-    def fits(self, entry: Entry) -> bool:
+    def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:  # noqa: ARG002 - as all have it
         """Say whether a socket fits."""
         if entry.row.family != AF_UNIX:
             return False
@@ -147,13 +186,79 @@ class HeldBy:
 
     pid: int | None = None
     pattern: str | None = None
-    needs_peers: bool = False
+    needs: Need = Need.NOTHING
 
-    def fits(self, entry: Entry) -> bool:
+    def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:  # noqa: ARG002 - as all have it
         """Say whether a socket fits."""
         if self.pattern is None:
             return any(holder.pid == self.pid for holder in entry.holders)
         return any(fnmatchcase(holder.name, self.pattern) for holder in entry.holders)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Fit sockets that are bound to the interface of this name or number."""
+
+    name: str
+    needs: Need = Need.INTERFACES
+
+    def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:
+        """Say whether a socket fits."""
+        row = entry.row
+        if around.interfaces.get((row.netns, row.ifindex)) == self.name and row.ifindex:
+            return True
+        return self.name.isdecimal() and int(self.name) == row.ifindex
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallMark:
+    """Fit sockets whose mark (SO_MARK) has the value `mark` in the bits of `mask`; one that is not told is 0."""
+
+    mark: int
+    mask: int = 0xFFFFFFFF
+    needs: Need = Need.NOTHING
+
+    def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:  # noqa: ARG002 - as all have it
+        """Say whether a socket fits."""
+        return (entry.row.attributes.mark or 0) & self.mask == self.mark
+
+
+@dataclass(frozen=True, slots=True)
+class InCgroup:
+    """Fit sockets that were made in the cgroup of this path, with or without that of cgroup v2, not in one below it."""
+
+    path: str
+    needs: Need = Need.CGROUPS
+
+    def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:
+        """Say whether a socket fits."""
+        name = around.cgroups.get(entry.row.attributes.cgroup or 0)
+        return name is not None and self.path in (name, around.cgroup_root + name)
+
+
+@dataclass(frozen=True, slots=True)
+class Autobound:
+    """Fit sockets whose own port or name the kernel chose: as ss has it, unnamed unix sockets are among them."""
+
+    needs: Need = Need.BINDING
+
+    def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:
+        """Say whether a socket fits."""
+        row = entry.row
+        if row.family == AF_UNIX:
+            return not row.local or _CHOSEN_NAME.fullmatch(row.local) is not None
+        if row.family == AF_PACKET:
+            return not row.local_port and not row.ifindex
+        if row.family == AF_NETLINK:
+            return row.local_port >= _CHOSEN_PORT_IDS
+        if row.family == AF_VSOCK:
+            return row.local_port >= _FIRST_CHOSEN_VSOCK_PORT
+        first, last = around.ephemeral.get(row.netns, (0, -1))
+        return row.attributes.autobound is not False and first <= row.local_port <= last
+
+
+def _all_needs(parts: Iterable[Condition]) -> Need:
+    return reduce(operator.or_, (part.needs for part in parts), Need.NOTHING)
 
 
 def _of_end(end: End, local: Value, remote: Value) -> tuple[Value, ...]:

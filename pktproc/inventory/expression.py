@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 
 from pktproc.errors import UsageError
 from pktproc.inventory import states
-from pktproc.inventory.conditions import Condition, End, Every, HeldBy, Host, Not, Port, Some, UnixName
+from pktproc.inventory.conditions import (
+    Autobound,
+    Condition,
+    Device,
+    End,
+    Every,
+    FirewallMark,
+    HeldBy,
+    Host,
+    InCgroup,
+    Not,
+    Port,
+    Some,
+    UnixName,
+)
 from pktproc.inventory.wish import Wish
 from pktproc.model import pack_address
 
@@ -18,7 +33,9 @@ _COMPARISONS = {"=": "=", "==": "=", "eq": "=", "!=": "!=", "ne": "!=", "neq": "
 _AND, _OR, _NOT = {"and", "&", "&&"}, {"or", "|", "||"}, {"not", "!"}
 _ENDS = {"src": End.LOCAL, "sport": End.LOCAL, "dst": End.REMOTE, "dport": End.REMOTE}
 _BRACKETED = re.compile(r"\[([^\]]+)\](?:/(\d+))?(?::(.+))?")
+_MARK = re.compile(r"(0[xX][0-9a-fA-F]+|\d+)(?:/(0[xX][0-9a-fA-F]+|\d+))?", re.ASCII)
 _MAX_PORT = 65535
+_MAX_MARK = 0xFFFFFFFF
 
 PortOf = Callable[[str], int | None]
 
@@ -111,6 +128,8 @@ class _Parser:
             return "", self._port(_ENDS[word])
         if word in ("src", "dst"):
             return "", self._host(_ENDS[word])
+        if word in _WORDS:
+            return "", self._named(word)
         if word in _AND | _OR or word in _COMPARISONS or word == ")":
             raise UsageError(f"{word!r} stands where a condition is expected")
         if word in ("state", "exclude"):
@@ -131,15 +150,27 @@ class _Parser:
             raise UsageError(f"no port {text!r}: give a number up to {_MAX_PORT}, or a name of /etc/services")
         return number
 
-    def _host(self, end: End) -> Condition:
+    def _named(self, word: str) -> Condition:
+        if word == "autobound":
+            return Autobound()
+        differs = self._differs(word)
+        condition = _WORDS[word](self._take())
+        return Not(condition) if differs else condition
+
+    def _differs(self, word: str) -> bool:
+        """Take a comparison that can only be for equality; return whether it is that two things are not equal."""
         comparison = self._comparison()
         if comparison not in ("=", "!="):
-            raise UsageError("addresses are equal or not: src = ADDRESS, src != ADDRESS")
+            raise UsageError(f"{word} is equal or not: {word} = WHAT, {word} != WHAT")
+        return comparison == "!="
+
+    def _host(self, end: End) -> Condition:
+        differs = self._differs("src" if end is End.LOCAL else "dst")
         word = self._take()
         condition = self._unix(end, word) or self._address(end, word)
         if condition is None:
             raise UsageError(f"{word!r} is not ADDRESS, ADDRESS/BITS, ADDRESS:PORT, [IPV6]:PORT, :PORT or /PATH")
-        return Not(condition) if comparison == "!=" else condition
+        return Not(condition) if differs else condition
 
     def _place(self, word: str) -> tuple[str, Condition]:
         if word.isascii() and word.isdecimal():
@@ -176,6 +207,28 @@ class _Parser:
         if len(parts) == 2 and end is End.EITHER:
             parts = [Some(tuple(Every(tuple(_at(part, side) for part in parts)) for side in (End.LOCAL, End.REMOTE)))]
         return parts[0] if len(parts) == 1 else Every(tuple(parts)) if parts else None
+
+
+def _mark(text: str) -> FirewallMark:
+    matched = _MARK.fullmatch(text)
+    mark, mask = map(_number, matched.groups(str(_MAX_MARK))) if matched else (-1, -1)
+    if not 0 <= mark <= _MAX_MARK or not 0 <= mask <= _MAX_MARK:
+        raise UsageError(f"no mark {text!r}: give MARK or MARK/MASK, numbers as 7 or 0x7, up to 0xffffffff")
+    return FirewallMark(mark, mask)
+
+
+def _number(text: str) -> int:
+    return int(text, 16) if text[:2] in ("0x", "0X") else int(text)
+
+
+def _cgroup(text: str) -> InCgroup:
+    """Return the condition for the path of a cgroup: below the mount of cgroup v2, with or without a slash."""
+    return InCgroup(f"/{text.strip('/')}")
+
+
+_WORDS: Mapping[str, Callable[[str], Condition]] = MappingProxyType(
+    {"dev": Device, "fwmark": _mark, "cgroup": _cgroup, "autobound": lambda _: Autobound()}
+)
 
 
 def _at(part: Condition, end: End) -> Condition:

@@ -34,7 +34,8 @@ class Attributes(NamedTuple):
     in linux/tcp.h, as bytes. `congestion` is the name of the algorithm. `options` are the two bytes of struct
     inet_diag_sockopt. Of unix sockets, `file` is inode and device of their path and `pending` the inodes of connections
     that nobody has accepted yet. Of netlink sockets, `groups` is the mask of what they listen to. Of packet sockets,
-    `fanout` is id and type and `rings` the sizes in bytes of the rings for receiving and sending.
+    `fanout` is id and type and `rings` the sizes in bytes of the rings for receiving and sending. `autobound` says that
+    nobody asked for the port that an inet socket has; it is told only if it was asked for.
     """
 
     v6_only: bool | None = None
@@ -54,6 +55,7 @@ class Attributes(NamedTuple):
     groups: int | None = None
     fanout: tuple[int, int] | None = None
     rings: tuple[int, int] | None = None
+    autobound: bool | None = None
 
 
 NO_ATTRIBUTES = Attributes()

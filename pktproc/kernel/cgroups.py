@@ -13,11 +13,16 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 def paths() -> dict[int, str]:
     """Return the paths of all cgroups below the mount of cgroup v2, by id; none where it is not mounted."""
+    root = mount()
+    return {number: path.removeprefix(root) or "/" for number, path in _walk(root)} if root else {}
+
+
+def mount() -> str:
+    """Return where cgroup v2 is mounted, nothing where it is not."""
     try:
-        root = str(cgroup_root(_MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")))
+        return str(cgroup_root(_MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")))
     except Unsupported:
-        return {}
-    return {number: path.removeprefix(root) or "/" for number, path in _walk(root)}
+        return ""
 
 
 def _walk(root: str) -> Iterator[tuple[int, str]]:

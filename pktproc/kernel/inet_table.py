@@ -25,11 +25,12 @@ PROTOCOLS = {"tcp": 6, "udp": 17, "udplite": 136, "sctp": 132, "dccp": 33, "mptc
 """The kinds that inet_diag lists, with the numbers that it knows them by."""
 
 Fields = tuple[Sequence[Any], ...]
+_COOKIES = Row._fields.index("cookie")
 
 _TCPDIAG_GETSOCK = 18
 _SOCKETS = frozenset({SOCK_DIAG_BY_FAMILY, _TCPDIAG_GETSOCK})  # an answer has the type of its request
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
-_INET_DIAG_REQ_PROTOCOL = 3
+_INET_DIAG_REQ_BYTECODE, _INET_DIAG_REQ_PROTOCOL = 1, 3
 # What is asked for beside the rows: bit N-1 for attribute N of the enumeration (INET_DIAG_INFO is 2 and so on).
 MEMORY = 1 << 6
 INFO = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5
@@ -40,6 +41,9 @@ _REQUEST_HEAD = struct.Struct("=BBBBI")
 _ANY_SOCKET = bytes(40) + b"\xff" * 8
 _STATES = struct.Struct("=II")
 _ATTRIBUTE = struct.Struct("=HHI")
+_BYTECODE = struct.Struct("=HHBBH")
+# A program of one struct inet_diag_bc_op: to accept, go on behind it; to refuse, farther than its end.
+_INET_DIAG_BC_AUTO, _ACCEPT, _REFUSE = 6, 4, 8
 _SOCKET = struct.Struct("!HH16s16s")
 _INTERFACE_COOKIE = struct.Struct("=IQ")
 # struct inet_diag_msg with ports as two bytes each, then as many bytes of attributes as there are.
@@ -54,6 +58,21 @@ def request(kind: str, family: int, *, states: int, extensions: int = 0) -> byte
     if protocol <= 255:
         return head
     return head + _ATTRIBUTE.pack(_ATTRIBUTE.size, _INET_DIAG_REQ_PROTOCOL, protocol)
+
+
+def autobound(diag: DumpSocket, kind: str, *, states: int) -> set[int]:
+    """Return the cookies of the sockets that nobody asked a port for, so that the kernel chose it (INET_DIAG_BC_AUTO).
+
+    Those that a listener made when a connection came in are among them, though their port is the listener's. Raise
+    `Unsupported` as `rows` does.
+    """
+    wanted = _BYTECODE.pack(_BYTECODE.size, _INET_DIAG_REQ_BYTECODE, _INET_DIAG_BC_AUTO, _ACCEPT, _REFUSE)
+    found: set[int] = set()
+    blocks = _Blocks(diag.netns, kind, attributes=False)
+    for family in _FAMILIES:
+        for block in blocks.of(_together(diag.datagrams(request(kind, family, states=states) + wanted, kind))):
+            found.update(block[_COOKIES])
+    return found
 
 
 def destroy_request(row: Row) -> bytes:

@@ -20,17 +20,22 @@ TABLES = ("tcp", "udp", "udplite", "raw", "icmp", "sctp", "dccp", "mptcp", "unix
 if TYPE_CHECKING:
     from pktproc.kernel.sock_diag import EndedSockets
 
+_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _GONE = frozenset({errno.ENOENT, errno.ESTALE})
 _COOKIES = Row._fields.index("cookie")
 _COOKIE = attrgetter("cookie")
 
 
 class Extent(NamedTuple):
-    """How much is asked of a table: `states` is a mask, `info` and `memory` ask for what `ss -i` and `-m` show."""
+    """How much is asked of a table: `states` is a mask, `info` and `memory` ask for what `ss -i` and `-m` show.
+
+    `binding` asks which sockets have a port that nobody asked for.
+    """
 
     states: int
     info: bool = False
     memory: bool = False
+    binding: bool = False
 
     @property
     def extensions(self) -> int:
@@ -59,6 +64,12 @@ class Tables:
     def interfaces(self) -> dict[int, str]:
         """Return the names of the namespace's interfaces by ifindex."""
         return namespaces.run_inside(self._path, lambda: dict(socket.if_nameindex()))
+
+    def ephemeral_ports(self) -> tuple[int, int]:
+        """Return the first and the last port that the kernel gives out where none is asked for (ip(7))."""
+        text = namespaces.run_inside(self._path, lambda: _PORT_RANGE.read_text(encoding="ascii"))
+        first, last = map(int, text.split())
+        return first, last
 
     def ended(self) -> EndedSockets:
         """Return what hears of the ends of TCP and UDP sockets; raise `Denied` or `Unsupported` where nothing does."""
@@ -132,7 +143,15 @@ class Tables:
                 return list(vsock_diag.rows(self._diag, states=extent.states))
             case "icmp":
                 raise Unsupported("no kernel lists ICMP sockets by sock_diag")
-        return list(inet_table.rows(self._diag, table, states=extent.states, extensions=extent.extensions))
+        rows = list(inet_table.rows(self._diag, table, states=extent.states, extensions=extent.extensions))
+        return self._with_binding(rows, table, extent.states) if extent.binding else rows
+
+    def _with_binding(self, rows: list[Row], table: str, states: int) -> list[Row]:
+        chosen = inet_table.autobound(self._diag, table, states=states)
+        return [
+            row._replace(attributes=row.attributes._replace(autobound=row.cookie in chosen)) if row.cookie else row
+            for row in rows
+        ]
 
     def _from_procfs(self, table: str, extent: Extent) -> list[Row]:
         if table not in proc_rows.TABLES:

@@ -19,6 +19,7 @@ IPPROTO_MPTCP = 262
 IPPROTO_SCTP = 132
 IPPROTO_UDPLITE = 136
 SO_BINDTODEVICE = 25
+SO_MARK = 36
 ETH_P_ALL = 3
 RTMGRP_LINK = 1
 LOOPBACK = "127.0.0.1"
@@ -100,7 +101,7 @@ def tcp6() -> Iterator[Named]:
 
 
 def udp() -> Iterator[Named]:
-    """Bound and connected ones, with something in a queue; UDP-Lite; one bound to an interface."""
+    """Bound and connected ones, with something in a queue; UDP-Lite; one bound to an interface, one with a mark."""
     bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     bound.bind((LOOPBACK, 7410))
     yield "udp", bound
@@ -118,6 +119,15 @@ def udp() -> Iterator[Named]:
     device.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, b"lo")
     device.bind(("0.0.0.0", 7413))
     yield "device", device
+    marked = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    marked.setsockopt(socket.SOL_SOCKET, SO_MARK, 0x15)
+    marked.bind((LOOPBACK, 7414))
+    yield "marked", marked
+    # Ports that the kernel gives out, chosen by it and asked for.
+    for name, port in (("any port", 0), ("asked for", 45678)):
+        bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        bound.bind((LOOPBACK, port))
+        yield name, bound
 
 
 def raw() -> Iterator[Named]:
