@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
@@ -46,6 +47,9 @@ FAMILIES = {
 }
 """ss's words for -f."""
 
+# No program's name, but for very few; one can still be named in front of --kill.
+_LIKE_A_SIGNAL = re.compile(r"SIG\w+|sig[a-z]\w*|[A-Z][A-Z0-9+-]*|\d+", re.ASCII)
+
 EPILOG = """\b
 WORD is a place or ss's filter:
   :9000  :http  10.0.0.5  10.0.0.0/8  10.0.0.5:443  [fd00::1]:443     either end
@@ -84,8 +88,13 @@ def with_table_options(command: Command) -> Command:
 
 
 class SocketsOptions(NamedTuple):
-    """Hold the options of one run; `wish` is what the words ask for, `signal` the one to send, 0 for none."""
+    """Hold the options of one run; `wish` is what the `words` ask for, `signal` the one to send, 0 for none.
 
+    `named` says that a place or a process was named, which is expected to be there.
+    """
+
+    words: tuple[str, ...]
+    named: bool
     tables: tuple[str, ...]
     families: frozenset[int]
     states: int
@@ -123,6 +132,8 @@ class SocketsOptions(NamedTuple):
         number = _signal(chosen["kill"]) if chosen["kill"] is not None else 0
         _check(chosen, named=named or wish.condition is not None)
         return cls(
+            words=tuple(words),
+            named=named,
             tables=tables,
             families=families,
             states=_states(chosen, wish, everything=named or acts),
@@ -231,13 +242,20 @@ def _signal(text: str) -> int:
         number = int(word) if word.isdecimal() else getattr(signal.Signals, f"SIG{word}", 0)
         return int(signal.Signals(number))
     except ValueError:
-        raise UsageError(f"no signal {text!r}: give a name like TERM, HUP, KILL, or a number") from None
+        raise UsageError(
+            f"no signal {text!r}: give a name like TERM, HUP, KILL, or a number as `kill -l` has it"
+        ) from None
 
 
 def is_signal(text: str) -> bool:
-    """Say whether a word means a signal."""
-    try:
-        _signal(text)
-    except UsageError:
-        return False
-    return True
+    """Say whether a word behind --kill is the signal, and not what it is for.
+
+    Raise `UsageError` for one that can only be meant as a signal, but is none: to take it for what is to be killed
+    would be the worse mistake.
+    """
+    if not _LIKE_A_SIGNAL.fullmatch(text):
+        try:
+            return bool(_signal(text))
+        except UsageError:
+            return False
+    return bool(_signal(text))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pktproc.cli.sockets_options import SocketsOptions
 from pktproc.cli.talk import say
-from pktproc.errors import EngineError
+from pktproc.errors import EngineError, PktprocError
 from pktproc.inventory.remembered import LastHolders
 from pktproc.inventory.rows import Listing, Row
 from pktproc.kernel import cgroups
@@ -91,10 +91,16 @@ def _once(looker: Looker, options: SocketsOptions) -> None:
         _write_plainly(looker, options)
         return
     listing = looker.look()
-    text = summary(listing) if options.summary else written(listing, options)
-    write_all(sys.stdout.fileno(), text)
+    nothing = options.named and not listing.entries
+    if not nothing or options.format != "table":
+        text = summary(listing) if options.summary else written(listing, options)
+        write_all(sys.stdout.fileno(), text)
     for note in listing.notes:
         say(note)
+    if nothing:
+        from pktproc.cli.sockets_absence import absence  # noqa: PLC0415 - most look for what is there
+
+        raise PktprocError(absence(options))
     if options.signal or options.close:
         from pktproc.cli import sockets_endings  # noqa: PLC0415 - only where it is asked for
 

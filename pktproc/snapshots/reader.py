@@ -55,7 +55,7 @@ class StoreReader:
         try:
             mode = self.path.stat().st_mode
         except FileNotFoundError as error:
-            message = f"{self.path}: {error.strerror}; {layout.MAKERS}, when the packets are captured"
+            message = f"{self.path}: {error.strerror}; {layout.MAKERS}, at the time that is asked about"
             raise StoreError(message) from error
         if not stat.S_ISREG(mode):
             raise StoreError(f"{self.path} is not a file")

@@ -86,12 +86,67 @@ def test_a_kind_that_the_kernel_does_not_have_says_so() -> None:
 
 
 def test_words_behind_kill_are_signals_or_places() -> None:
-    assert [word for word in ("TERM", "sigkill", "9", "HUP", ":9000", "nginx", "0", "999") if is_signal(word)] == [
-        "TERM",
-        "sigkill",
-        "9",
-        "HUP",
-    ]
+    words = ("TERM", "sigkill", "9", "HUP", "term", ":9000", "nginx", "10.0.0.5", "/run/x", "Xorg", "python3")
+    assert [word for word in words if is_signal(word)] == ["TERM", "sigkill", "9", "HUP", "term"]
+
+
+@pytest.mark.parametrize("word", ["NOSIG", "SIGFOO", "sigfoo", "999", "0", "RTMIN+99"])
+def test_a_word_behind_kill_that_is_meant_as_a_signal_is_never_taken_for_what_is_to_be_killed(word: str) -> None:
+    done = run("--kill", word, ":1", "--yes")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert f"no signal {word!r}" in line
+
+
+GONE = str(1 << 22)  # pids are smaller (proc_sys_kernel(5), pid_max)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--pid", GONE], f"there is no process {GONE}"),
+        (["--name", "no\nsuch*"], r"there is no process named 'no\x0asuch*'"),
+        (["--user", "4000000"], "there is no process of user 4000000"),
+        (["--container", "no-such"], "there is no process in container no-such"),
+        (["--name", "[p]ython*", "--pid", "1"], "there is no process 1 named '[p]ython*'"),
+        (["/run/no such"], "there is no such socket: /run/no such"),
+        (["unix:@nosuch\x1b"], r"there is no such socket: unix:@nosuch\x1b"),
+        (["[::9]:9"], "there is no such socket: [::9]:9"),
+        (["no-such-program"], "there is no such socket: no-such-program"),
+        (["--kill", "HUP", "[::9]:9"], "there is no such socket: [::9]:9, so that no signal was sent"),
+        (["--close", "[::9]:9"], "there is no such socket: [::9]:9, so that none was closed"),
+    ],
+    ids=str,
+)
+def test_what_was_named_and_is_not_there_is_told_in_a_line(words: list[str], told: str) -> None:
+    """As with lsof and fuser, the exit code is 1 and there is no table; programs get a list without anything in it."""
+    done = run(*words)
+    lines = [line for line in done.stderr.splitlines() if "inspected" not in line]
+    assert (done.returncode, done.stdout, lines) == (1, "", [f"pktproc: {told}"])
+    done = run(*words, "--format", "json")
+    assert (done.returncode, json.loads(done.stdout)) == (1, [])
+
+
+def test_a_process_without_such_a_socket_is_told_from_one_that_is_not_there() -> None:
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        done = run("--pid", str(sleeper.pid))
+        sleeper.kill()
+    assert done.returncode == 1
+    assert f"no process {sleeper.pid} holds such a socket" in done.stderr
+
+
+def test_a_filter_that_nothing_fits_is_no_failure() -> None:
+    """As with ss: it asks for what there may be."""
+    done = run("-tn", "sport", "=", ":1", "and", "sport", "=", ":2")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
+
+
+def test_the_cure_for_a_store_that_is_not_there_fits_sockets() -> None:
+    done = run(":1", "--store", "/nosuch/store.db")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert "pktproc record" in line
+    assert "packets" not in line
 
 
 def test_the_forms_tell_the_same() -> None:
