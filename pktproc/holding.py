@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from pktproc.attribution.process_selection import ProcessJudge, ProcessSelection
 from pktproc.inventory.rows import NO_ATTRIBUTES, UNLISTED, Entry, Holder, Row, make_holder
 from pktproc.inventory.states import CLOSED
 from pktproc.kernel.descriptor_table import Descriptors
 from pktproc.kernel.processes import ProcessReader
 from pktproc.model import Process, ProcessId
+
+if TYPE_CHECKING:
+    from pktproc.attribution.process_selection import ProcessSelection
 
 Label = Callable[[str, int], str]
 Write = Callable[[tuple[Holder, ...], int], str]
@@ -45,16 +48,18 @@ class Join:
 
         `label` writes a process, `write` the holders of all other inodes.
         """
-        several, single = self.descriptors.several, self.descriptors.single
+        held = self.descriptors
         found = {pid: self._process(pid) for pid in self._starts}
-        labels = {pid: label(process[1], pid) for pid, process in found.items() if process is not None}
-        pairs = map({**single, **dict.fromkeys(several)}.get if several else single.get, inodes)
-        return [
-            f"{text} fd {pair[1]}"
-            if pair is not None and (text := labels.get(pair[0]))
-            else write(self.holders(inode), inode)
-            for inode, pair in zip(inodes, pairs, strict=True)
-        ]
+        heads = {pid: f"{label(process[1], pid)} fd " for pid, process in found.items() if process is not None}
+        known = {
+            inode: f"{heads[pid]}{number}"
+            for inode, pid, number in zip(held.inodes, held.pids, held.numbers, strict=True)
+            if pid in heads
+        }
+        if len(known) < len(held.inodes):
+            for inode in held.several:
+                known.pop(inode, None)
+        return [known.get(inode) or write(self.holders(inode), inode) for inode in inodes]
 
     def _find(self, inode: int) -> tuple[Holder, ...]:
         """Return who holds an inode, the lowest pid first; nobody for inode 0."""
@@ -98,6 +103,8 @@ class Selected:
     """Say which sockets are held by processes of a selection."""
 
     def __init__(self, selection: ProcessSelection, reader: ProcessReader) -> None:
+        from pktproc.attribution.process_selection import ProcessJudge  # noqa: PLC0415 - cachetools
+
         self._selection = selection
         self._reader = reader
         self._judge = ProcessJudge(selection, reader.read)

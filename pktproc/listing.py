@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import compress
 from pathlib import Path
@@ -12,24 +12,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from pktproc.errors import Denied, EngineError
 from pktproc.holding import Join, Selected, unlisted_row
 from pktproc.inventory import states
-from pktproc.inventory.conditions import Need, Surroundings
 from pktproc.inventory.remembered import LastHolders
 from pktproc.inventory.rows import INET, Entry, Listing, Row, make_row
 from pktproc.inventory.sharing import sharing
-from pktproc.kernel import cgroups, namespaces
+from pktproc.kernel import namespaces
 from pktproc.kernel.descriptor_table import Descriptors
 from pktproc.kernel.descriptors import DescriptorSource
+from pktproc.kernel.inet_table import Fields
 from pktproc.kernel.processes import ProcessReader
 from pktproc.kernel.tables import TABLES, Extent, Tables
 from pktproc.model import Process, ProcessId
 
 if TYPE_CHECKING:
     from pktproc.attribution.process_selection import ProcessSelection
-    from pktproc.inventory.conditions import Condition
+    from pktproc.inventory.conditions import Condition, Needs
 
 ALL_NAMESPACES = "all"
 _STATE, _REMOTE_PORT = Row._fields.index("state"), Row._fields.index("remote_port")
-Fields = Sequence[Sequence[Any]]
 
 
 class Question(NamedTuple):
@@ -56,8 +55,8 @@ class Question(NamedTuple):
 class Looker:
     """Look at the sockets of this host, again and again if need be; a context manager.
 
-    `remembered` knows holders from other sources than the looks, which are added to it if `keeps` is set. `around` is
-    what the condition asked about at the last look.
+    `remembered` knows holders from other sources than the looks, which are added to it if `keeps` is set. `fits`
+    says whether a socket fits the condition, as of the last look.
     """
 
     def __init__(self, question: Question, *, remembered: LastHolders | None = None, keeps: bool = False) -> None:
@@ -67,7 +66,7 @@ class Looker:
         self._reader = ProcessReader()
         self._tables: dict[int, Tables] = {}
         self._notes: dict[str, None] = {}
-        self.around = Surroundings()
+        self.fits: Callable[[Entry], bool] = lambda _: True
         with ExitStack() as opened:
             self._descriptors = DescriptorSource(self._reader)
             opened.callback(self._descriptors.close)
@@ -174,8 +173,7 @@ class Looker:
         rows: list[Row] = []
         # The other end of a connection can be in another state than what was asked for.
         mask = question.states | (states.CONNECTED if question.peers else 0)
-        binding = bool(self._needs & Need.BINDING)
-        extent = Extent(mask, question.info, question.memory, binding)
+        extent = Extent(mask, question.info, question.memory, "binding" in self._needs)
         for table in self._tables_of(tables):
             try:
                 rows += tables.read(table, extent)
@@ -195,22 +193,21 @@ class Looker:
         chosen = (question.condition, question.processes, question.kinds or None)
         return chosen == (None, None, None) and not question.peers and not self.remembered and question.families == INET
 
-    def look_plainly(self) -> tuple[Fields, Join, Listing]:
+    def look_plainly(self) -> tuple[Sequence[Sequence[Any]], Join, Listing]:
         """Return what `look` does where `is_plain`, field by field, with what knows the holders.
 
         The listing has all but the entries: to make objects of tens of thousands of sockets takes most of the time.
         """
         self._notes.clear()
-        fields: list[list[Any]] = [[] for _ in Row._fields]
+        blocks: list[Fields] = []
         extent = Extent(self.question.states)
         for tables in self._spaces():
             for table in self._tables_of(tables):
                 try:
-                    for column, values in zip(fields, tables.fields(table, extent), strict=True):
-                        column.extend(values)
+                    blocks += tables.fields(table, extent)
                 except (EngineError, OSError) as error:
                     self._notes[str(error)] = None
-        fields = _with_states(fields, self.question.states)
+        fields = _with_states(_joined(blocks), self.question.states)
         join = Join(self._reader, self._descriptors.look())
         # Only what is bound without being connected can share a port, which are few.
         alone = [index for index, port in enumerate(fields[_REMOTE_PORT]) if not port]
@@ -218,18 +215,18 @@ class Looker:
         return fields, join, self._listing((), bound, join)
 
     @property
-    def _needs(self) -> Need:
-        condition = self.question.condition
-        return Need.NOTHING if condition is None else condition.needs
+    def _needs(self) -> Needs:
+        return frozenset() if self.question.condition is None else self.question.condition.needs
 
-    def _look_around(self) -> Surroundings:
-        needs = self._needs
-        tables = self._tables.items() if needs & (Need.INTERFACES | Need.BINDING) else ()
-        return Surroundings(
-            {(netns, at): name for netns, each in tables for at, name in each.interfaces().items()},
-            *((cgroups.mount(), cgroups.paths()) if needs & Need.CGROUPS else ("", {})),
-            {netns: each.ephemeral_ports() for netns, each in tables},
-        )
+    def _fits(self) -> Callable[[Entry], bool]:
+        """Return what says whether a socket fits the condition, with what there is around it now."""
+        condition = self.question.condition
+        if condition is None:
+            return lambda _: True
+        from pktproc.surroundings import surroundings  # noqa: PLC0415 - a plain listing does without
+
+        around = surroundings(self._needs, self._tables)
+        return lambda entry: condition.fits(entry, around)
 
     def _with_last(self, entry: Entry) -> Entry:
         """Return an entry with who was last known to hold its socket, if nobody does."""
@@ -242,15 +239,15 @@ class Looker:
         from pktproc.inventory.peers import Peers  # noqa: PLC0415 - a plain listing does without
 
         peers = Peers(rows, join.holders)
-        early = bool(self._needs & Need.PEERS)
-        self.around = self._look_around()
+        early = "peers" in self._needs
+        self.fits = fits = self._fits()
         narrow = families != INET or bool(kinds)
         selected = None if question.processes is None else Selected(question.processes, self._reader)
         for row in rows:
             if not mask >> row[3] & 1 or (narrow and not _is_wanted(row, kinds, families)):
                 continue
             entry = self._with_last(Entry(row, join.holders(row[13]), peers.of(row) if early else None))
-            if condition is not None and not condition.fits(entry, self.around):
+            if not fits(entry):
                 continue
             if selected is None or selected.fits(entry):
                 yield entry if early or not question.peers else entry._replace(peer=peers.of(row))
@@ -273,6 +270,15 @@ class Looker:
         for netns in bound & self._tables.keys():
             found |= {(netns, ifindex): name for ifindex, name in self._tables[netns].interfaces().items()}
         return found
+
+
+def _joined(blocks: Iterable[Fields]) -> list[list[Any]]:
+    """Return blocks of sockets as one."""
+    fields: list[list[Any]] = [[] for _ in Row._fields]
+    for block in blocks:
+        for column, values in zip(fields, block, strict=True):
+            column.extend(values)
+    return fields
 
 
 def _with_states(fields: list[list[Any]], mask: int) -> list[list[Any]]:

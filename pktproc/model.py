@@ -7,7 +7,6 @@ Times are integer nanoseconds since the epoch unless a name says otherwise.
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
@@ -211,6 +210,8 @@ class Attribution:
 
 def pack_address(text: str) -> bytes:
     """Return the 16 bytes of a textual IPv4 or IPv6 address; raise ValueError for anything else."""
+    import ipaddress  # noqa: PLC0415 - many runs meet no text
+
     address = ipaddress.ip_address(text)
     return V4_MAPPED_PREFIX + address.packed if address.version == 4 else address.packed
 
@@ -219,4 +220,6 @@ def format_address(address: bytes) -> str:
     """Return the usual text of a 16-byte address, IPv4-mapped ones as dotted quads."""
     if address.startswith(V4_MAPPED_PREFIX):
         return f"{address[12]}.{address[13]}.{address[14]}.{address[15]}"
+    import ipaddress  # noqa: PLC0415 - many runs meet no IPv6
+
     return ipaddress.IPv6Address(address).compressed

@@ -149,10 +149,7 @@ class SocketEvents:
             and bool(question.states >> row.state & 1)
             and self._looker.covers(row.netns)
             and (self._selected is None or (process is not None and self._selected.wants(process)))
-            and (
-                question.condition is None
-                or question.condition.fits(Entry(row, holders_of(process)), self._looker.around)
-            )
+            and self._looker.fits(Entry(row, holders_of(process)))
         )
 
     def _describe(self, process: Process | None) -> None:

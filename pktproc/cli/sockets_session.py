@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -19,7 +18,6 @@ from pktproc.inventory.rows import Listing, Row
 from pktproc.kernel import cgroups
 from pktproc.listing import Looker, processes_of
 from pktproc.output.socket_ends import Ends, resolved_name
-from pktproc.output.socket_summary import summary
 from pktproc.output.socket_table import Look, drawn, holder_text, label, table
 from pktproc.output.stream import write_all
 
@@ -42,6 +40,7 @@ def run(options: SocketsOptions) -> None:
             _go_on(looker, options)
         else:
             _once(looker, options)
+            gc.freeze()  # nor does the interpreter have to look for it at its end
 
 
 def _go_on(looker: Looker, options: SocketsOptions) -> None:
@@ -93,8 +92,7 @@ def _once(looker: Looker, options: SocketsOptions) -> None:
     listing = looker.look()
     nothing = options.named and not listing.entries
     if not nothing or options.format != "table":
-        text = summary(listing) if options.summary else written(listing, options)
-        write_all(sys.stdout.fileno(), text)
+        write_all(sys.stdout.fileno(), written(listing, options))
     for note in listing.notes:
         say(note)
     if nothing:
@@ -112,6 +110,10 @@ def _once(looker: Looker, options: SocketsOptions) -> None:
 
 def written(listing: Listing, options: SocketsOptions) -> str:
     """Return a listing in the form that was chosen."""
+    if options.summary:
+        from pktproc.output.socket_summary import summary  # noqa: PLC0415 - only where it is asked for
+
+        return summary(listing)
     named = cgroup_names(options)
     if options.format == "json":
         from pktproc.output.socket_export import json_array  # noqa: PLC0415 - only where it is asked for
@@ -143,7 +145,7 @@ def look_of(listing: Listing, options: SocketsOptions, named: Mapping[int, str])
     """Return how the table looks here: as wide as the terminal, in colour where there is one."""
     terminal = sys.stdout.isatty()
     return Look(
-        width=shutil.get_terminal_size().columns if terminal else None,
+        width=_width() if terminal else None,
         colour=terminal and not os.environ.get("NO_COLOR"),
         header=options.header,
         kinds=len(options.tables) > 1,
@@ -157,6 +159,13 @@ def look_of(listing: Listing, options: SocketsOptions, named: Mapping[int, str])
         one_line=options.one_line,
         cgroups=named,
     )
+
+
+def _width() -> int:
+    """Return how many columns the terminal has."""
+    import shutil  # noqa: PLC0415 - the compression libraries that it brings along cost 2 ms
+
+    return shutil.get_terminal_size().columns
 
 
 def _is_plain(options: SocketsOptions) -> bool:

@@ -6,11 +6,10 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum, Flag, auto
+from enum import Enum
 from fnmatch import fnmatchcase
-from functools import reduce
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from pktproc.inventory.naming import unix_name
 from pktproc.inventory.rows import AF_NETLINK, AF_PACKET, AF_UNIX, AF_VSOCK, INET, Entry
@@ -37,18 +36,11 @@ class End(Enum):
     EITHER = "either"
 
 
-class Need(Flag):
-    """What a condition asks about beside the socket itself."""
+Need = Literal["peers", "interfaces", "cgroups", "binding"]
+"""What a condition asks about beside the socket itself: the socket at the other end, the names of interfaces, the paths
+of cgroups, or who chose a port (`Attributes.autobound`, and the ports that the kernel gives out)."""
 
-    NOTHING = 0
-    PEERS = auto()
-    """The socket at the other end."""
-    INTERFACES = auto()
-    """The names of interfaces."""
-    CGROUPS = auto()
-    """The paths of cgroups."""
-    BINDING = auto()
-    """Who chose a port: `Attributes.autobound`, and the ports that the kernel gives out."""
+Needs = frozenset[Need]
 
 
 class Surroundings(NamedTuple):
@@ -71,7 +63,7 @@ class Condition(Protocol):
     """Something that a socket fits or not."""
 
     @property
-    def needs(self) -> Need:
+    def needs(self) -> Needs:
         """Return what it asks about beside the socket itself."""
 
     def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:
@@ -85,7 +77,7 @@ class Every:
     parts: tuple[Condition, ...]
 
     @property
-    def needs(self) -> Need:
+    def needs(self) -> Needs:
         """Return what the parts ask about."""
         return _all_needs(self.parts)
 
@@ -101,7 +93,7 @@ class Some:
     parts: tuple[Condition, ...]
 
     @property
-    def needs(self) -> Need:
+    def needs(self) -> Needs:
         """Return what the parts ask about."""
         return _all_needs(self.parts)
 
@@ -117,7 +109,7 @@ class Not:
     part: Condition
 
     @property
-    def needs(self) -> Need:
+    def needs(self) -> Needs:
         """Return what the part asks about."""
         return self.part.needs
 
@@ -133,7 +125,7 @@ class Host:
     end: End
     address: bytes
     bits: int
-    needs: Need = Need.NOTHING
+    needs: Needs = frozenset()
 
     def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:  # noqa: ARG002 - as all have it
         """Say whether a socket fits."""
@@ -152,7 +144,7 @@ class Port:
     end: End
     comparison: str
     port: int
-    needs: Need = Need.NOTHING
+    needs: Needs = frozenset()
 
     def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:  # noqa: ARG002 - as all have it
         """Say whether a socket fits."""
@@ -169,7 +161,7 @@ class UnixName:
 
     end: End
     pattern: str
-    needs: Need = Need.PEERS
+    needs: Needs = frozenset({"peers"})
 
     def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:  # noqa: ARG002 - as all have it
         """Say whether a socket fits."""
@@ -186,7 +178,7 @@ class HeldBy:
 
     pid: int | None = None
     pattern: str | None = None
-    needs: Need = Need.NOTHING
+    needs: Needs = frozenset()
 
     def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:  # noqa: ARG002 - as all have it
         """Say whether a socket fits."""
@@ -200,7 +192,7 @@ class Device:
     """Fit sockets that are bound to the interface of this name or number."""
 
     name: str
-    needs: Need = Need.INTERFACES
+    needs: Needs = frozenset({"interfaces"})
 
     def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:
         """Say whether a socket fits."""
@@ -216,7 +208,7 @@ class FirewallMark:
 
     mark: int
     mask: int = 0xFFFFFFFF
-    needs: Need = Need.NOTHING
+    needs: Needs = frozenset()
 
     def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:  # noqa: ARG002 - as all have it
         """Say whether a socket fits."""
@@ -228,7 +220,7 @@ class InCgroup:
     """Fit sockets that were made in the cgroup of this path, with or without that of cgroup v2, not in one below it."""
 
     path: str
-    needs: Need = Need.CGROUPS
+    needs: Needs = frozenset({"cgroups"})
 
     def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:
         """Say whether a socket fits."""
@@ -240,7 +232,7 @@ class InCgroup:
 class Autobound:
     """Fit sockets whose own port or name the kernel chose: as ss has it, unnamed unix sockets are among them."""
 
-    needs: Need = Need.BINDING
+    needs: Needs = frozenset({"binding"})
 
     def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:
         """Say whether a socket fits."""
@@ -257,8 +249,8 @@ class Autobound:
         return row.attributes.autobound is not False and first <= row.local_port <= last
 
 
-def _all_needs(parts: Iterable[Condition]) -> Need:
-    return reduce(operator.or_, (part.needs for part in parts), Need.NOTHING)
+def _all_needs(parts: Iterable[Condition]) -> Needs:
+    return frozenset().union(*(part.needs for part in parts))
 
 
 def _of_end(end: End, local: Value, remote: Value) -> tuple[Value, ...]:

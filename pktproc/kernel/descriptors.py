@@ -69,7 +69,7 @@ def read_one(reader: ProcessReader, pid: int, found: Descriptors) -> None:
     found.looked_at += 1
     if identity is not None:
         found.starts[pid] = identity.start_ticks
-        found.take([inode for _, inode in sockets], [(pid, number) for number, _ in sockets])
+        found.take([inode for _, inode in sockets], [pid] * len(sockets), [number for number, _ in sockets])
 
 
 def _sockets(directory: int) -> list[tuple[int, int]]:

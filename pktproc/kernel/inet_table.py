@@ -10,7 +10,6 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Any
 
 from pktproc.errors import Unsupported
@@ -46,9 +45,9 @@ _BYTECODE = struct.Struct("=HHBBH")
 _INET_DIAG_BC_AUTO, _ACCEPT, _REFUSE = 6, 4, 8
 _SOCKET = struct.Struct("!HH16s16s")
 _INTERFACE_COOKIE = struct.Struct("=IQ")
-# struct inet_diag_msg with ports as two bytes each, then as many bytes of attributes as there are.
-_MESSAGE = "BBBB2s2s16s16sIQIIIII"
-_MESSAGE_BYTES = struct.calcsize("=" + _MESSAGE)
+# Where the members of struct inet_diag_msg lie in a netlink message, which begins with a header of 16 bytes.
+_FAMILY, _STATE, _TIMER, _RETRANSMISSIONS, _LOCAL_PORT, _REMOTE_PORT, _LOCAL, _REMOTE = 16, 17, 18, 19, 20, 22, 24, 40
+_INTERFACE, _COOKIE, _EXPIRES, _RECEIVING, _SENDING, _UID, _INODE, _ATTRIBUTES = 56, 60, 68, 72, 76, 80, 84, 88
 
 
 def request(kind: str, family: int, *, states: int, extensions: int = 0) -> bytes:
@@ -97,7 +96,8 @@ def fields(
 ) -> Iterator[Fields]:
     """Yield the sockets of one kind field by field, in blocks: each has all first fields, all second ones, and so on.
 
-    Without `attributes` those of IPv4 sockets are left out. Raise `Unsupported` if the kernel does not list them so.
+    Without `attributes` these, timers and users of IPv4 sockets are left out. Raise `Unsupported` if the kernel does
+    not list them so.
     """
     blocks = _Blocks(diag.netns, kind, attributes=attributes)
     if kind == "tcp":
@@ -117,27 +117,21 @@ def fields(
 
 def _together(datagrams: Iterator[memoryview]) -> memoryview:
     """Return the messages of many datagrams in one: the more are taken apart at once, the less each costs."""
-    return memoryview(b"".join(map(bytes, datagrams)))  # copies, since each lies in the place of the one before
+    whole = bytearray()
+    for datagram in datagrams:
+        whole += datagram
+    return memoryview(whole)
 
 
 def _wire_address(family: int, address: bytes) -> bytes:
     return address[12:] + bytes(12) if family == AF_INET else address
 
 
-@cache
-def _layout(length: int, rest: str) -> struct.Struct:
-    """Return the layout of a netlink message of `length` bytes that is an inet_diag message.
+class _Addresses(dict[int, bytes]):
+    """IPv4 addresses as they stand in messages, as a word of this machine -> the 16 bytes of the house."""
 
-    `rest` is `s` for attributes behind it, `x` to pass over them.
-    """
-    return struct.Struct(f"=16x{_MESSAGE}{length - netlink.HEADER.size - _MESSAGE_BYTES}{rest}")
-
-
-class _Addresses(dict[bytes, bytes]):
-    """IPv4 addresses as they stand in messages -> the 16 bytes of the house."""
-
-    def __missing__(self, key: bytes) -> bytes:
-        address = self[key] = V4_MAPPED_PREFIX + key[:4]
+    def __missing__(self, key: int) -> bytes:
+        address = self[key] = V4_MAPPED_PREFIX + key.to_bytes(4, sys.byteorder)
         return address
 
 
@@ -147,6 +141,42 @@ class _Attributes(dict[bytes, Attributes]):
     def __missing__(self, key: bytes) -> Attributes:
         found = self[key] = parse_attributes(key)
         return found
+
+
+class _Run:
+    """Messages of one length in a row: each member is a column, which lies there at equal distances."""
+
+    def __init__(self, view: memoryview, length: int) -> None:
+        self.count = len(view) // length
+        self._view = view
+        self._length = length
+        self._words = view.cast("I")
+
+    def octets(self, at: int) -> bytes:
+        """Return the bytes at an offset."""
+        return bytes(self._view[at :: self._length])
+
+    def ports(self, at: int) -> array[int]:
+        """Return the ports at an offset, which are in the order of the network."""
+        ports = array("H", self._view.cast("H")[at // 2 :: self._length // 2].tobytes())
+        if sys.byteorder == "little":
+            ports.byteswap()
+        return ports
+
+    def words(self, at: int) -> list[int]:
+        """Return the 32-bit numbers at an offset."""
+        return self._words[at // 4 :: self._length // 4].tolist()
+
+    def long_words(self, at: int) -> list[int]:
+        """Return the 64-bit numbers at an offset, which is a multiple of 4 alone."""
+        first, second = self.words(at), self.words(at + 4)
+        low, high = (first, second) if sys.byteorder == "little" else (second, first)
+        return [upper << 32 | lower for lower, upper in zip(low, high, strict=True)] if any(high) else low
+
+    def texts(self, at: int, size: int) -> list[bytes]:
+        """Return `size` bytes at an offset of each message."""
+        layout = struct.Struct(f"{at}x{size}s{self._length - at - size}x")
+        return [text for (text,) in layout.iter_unpack(self._view)]
 
 
 class _Blocks:
@@ -166,62 +196,63 @@ class _Blocks:
             if not netlink.HEADER.size <= length <= len(view):
                 return
             taken = netlink.align(length)
-            if kind in _SOCKETS and length == taken and length >= netlink.HEADER.size + _MESSAGE_BYTES:
-                taken = _run(view, length) * length
-                run = view[:taken]
-                families = bytes(run[netlink.HEADER.size :: length])
-                all_v4 = families.count(AF_INET) == len(families)
-                yield self._fields(run, length, all_v4=all_v4)
+            if kind in _SOCKETS and length == taken and length >= _ATTRIBUTES:
+                taken = _alike(view, length) * length
+                yield self._fields(_Run(view[:taken], length), length)
             view = view[taken:]
 
-    def _fields(self, run: memoryview, length: int, *, all_v4: bool) -> Fields:
+    def _fields(self, run: _Run, length: int) -> Fields:
+        count = run.count
+        families = run.octets(_FAMILY)
+        all_v4 = families.count(AF_INET) == count
         bare = all_v4 and not self._wants_attributes
-        columns = list(zip(*_layout(length, "x" if bare else "s").iter_unpack(run), strict=True))
-        families, states, timers, retransmissions, local_ports, remote_ports = columns[:6]
-        local, remote = (self._texts(families, column, all_v4=all_v4) for column in columns[6:8])
-        ifindexes, cookies, expires, receiving, sending, uids, inodes = columns[8:15]
-        count = len(families)
-        attributes = [NO_ATTRIBUTES] * count if bare else list(map(self._attributes.__getitem__, columns[15]))
+        zeros = (0,) * count
+        inodes = run.words(_INODE)
+        # With inode 0 the kernel reports uid 0 for "unknown" as for root.
+        uids = (None,) * count if bare else _known(run.words(_UID), inodes)
         return (
             (self._netns,) * count,
             (self._kind,) * count,
             families,
-            states,
-            receiving,
-            sending,
-            list(local),
-            _ports(local_ports),
-            list(remote),
-            _ports(remote_ports),
-            ifindexes,
-            cookies,
-            # With inode 0 the kernel reports uid 0 for "unknown" as for root.
-            [uid if inode else None for uid, inode in zip(uids, inodes, strict=True)],
+            run.octets(_STATE),
+            run.words(_RECEIVING),
+            run.words(_SENDING),
+            self._addresses(run, families, _LOCAL, all_v4=all_v4),
+            run.ports(_LOCAL_PORT),
+            self._addresses(run, families, _REMOTE, all_v4=all_v4),
+            run.ports(_REMOTE_PORT),
+            run.words(_INTERFACE),
+            run.long_words(_COOKIE),
+            uids,
             inodes,
-            timers,
-            retransmissions,
-            expires,
-            attributes,
+            zeros if bare else run.octets(_TIMER),
+            zeros if bare else run.octets(_RETRANSMISSIONS),
+            zeros if bare else run.words(_EXPIRES),
+            (NO_ATTRIBUTES,) * count if bare else self._told(run, length),
         )
 
-    def _texts(self, families: tuple[int, ...], addresses: tuple[bytes, ...], *, all_v4: bool) -> Iterator[bytes]:
+    def _told(self, run: _Run, length: int) -> list[Attributes]:
+        return list(map(self._attributes.__getitem__, run.texts(_ATTRIBUTES, length - _ATTRIBUTES)))
+
+    def _addresses(self, run: _Run, families: bytes, at: int, *, all_v4: bool) -> list[bytes]:
+        v4 = map(self._v4.__getitem__, run.words(at))
         if all_v4:
-            return map(self._v4.__getitem__, addresses)
-        pairs = zip(families, addresses, strict=True)
-        return (self._v4[address] if family == AF_INET else address for family, address in pairs)
+            return list(v4)
+        texts = run.texts(at, 16)
+        return [mapped if family == AF_INET else text for family, mapped, text in zip(families, v4, texts, strict=True)]
 
 
-def _run(view: memoryview, length: int) -> int:
+def _alike(view: memoryview, length: int) -> int:
     """Return how many messages from the first on have the length of the first and are of its type."""
     words = view[: len(view) // length * length].cast("I")
     step = length // 4
-    heads = zip(words[::step].tolist(), words[1::step].tolist(), strict=True)
-    first = words[0], words[1]
-    return next((index for index, head in enumerate(heads) if head != first), len(words) // step)
+    lengths, types = words[::step].tolist(), words[1::step].tolist()
+    if lengths.count(lengths[0]) == len(lengths) and types.count(types[0]) == len(types):
+        return len(lengths)
+    heads = zip(lengths, types, strict=True)
+    first = lengths[0], types[0]
+    return next(index for index, head in enumerate(heads) if head != first)
 
 
-def _ports(column: tuple[bytes, ...]) -> array[int]:
-    ports = array("H", b"".join(column))
-    if sys.byteorder == "little":
-        ports.byteswap()
-    return ports
+def _known(uids: list[int], inodes: list[int]) -> list[int | None]:
+    return [uid if inode else None for uid, inode in zip(uids, inodes, strict=True)]

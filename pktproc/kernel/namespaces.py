@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -163,6 +162,8 @@ def run_inside(path: Path | None, work: Callable[[], Result]) -> Result:
 
 
 def _enter(path: Path) -> None:
+    import ctypes  # noqa: PLC0415 - who stays in the own namespace does without
+
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

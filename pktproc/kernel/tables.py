@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pktproc.errors import Denied, EngineError, Unsupported
 from pktproc.inventory.rows import Row
 from pktproc.kernel import inet_table, namespaces, netlink_diag, packet_diag, proc_rows, unix_diag, vsock_diag
 from pktproc.kernel.diag_dump import DumpSocket
+from pktproc.kernel.inet_table import Fields
 
 TABLES = ("tcp", "udp", "udplite", "raw", "icmp", "sctp", "dccp", "mptcp", "unix", "packet", "nl", "vsock")
 """The tables that can be asked for, in the order of a listing."""
@@ -103,22 +105,21 @@ class Tables:
         once = dict(zip(map(_COOKIE, rows), rows, strict=True))
         return rows if len(once) == len(rows) or 0 in once else list(once.values())
 
-    def fields(self, table: str, extent: Extent) -> list[list[Any]]:
-        """Return the sockets of one of `TABLES` field by field, those of IPv4 without attributes.
+    def fields(self, table: str, extent: Extent) -> list[Fields]:
+        """Return the sockets of one of `TABLES` field by field, in blocks, those of IPv4 without what takes attributes.
 
         Otherwise it is what `read` returns, at half of the cost.
         """
-        found: list[list[Any]] = [[] for _ in Row._fields]
         if table in inet_table.PROTOCOLS and table not in self.missing:
             try:
-                for block in inet_table.fields(self._diag, table, states=extent.states, attributes=False):
-                    for column, values in zip(found, block, strict=True):
-                        column.extend(values)
+                blocks = list(inet_table.fields(self._diag, table, states=extent.states, attributes=False))
             except (EngineError, OSError):
-                found[_COOKIES] = [0]
-            if len(set(found[_COOKIES])) == len(found[_COOKIES]) and 0 not in found[_COOKIES][:1]:
-                return found
-        return list(map(list, zip(*self.read(table, extent), strict=True))) or [[] for _ in Row._fields]
+                blocks = []
+            cookies = list(chain.from_iterable(block[_COOKIES] for block in blocks))
+            if cookies and 0 not in cookies[:1] and len(set(cookies)) == len(cookies):
+                return blocks
+        rows = self.read(table, extent)
+        return [tuple(zip(*rows, strict=True))] if rows else []
 
     def _table(self, table: str, extent: Extent) -> list[Row]:
         if table in self.missing:

@@ -7,9 +7,7 @@ Python carries as surrogates U+DC80 to U+DCFF, PEP 383).
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from collections.abc import Iterable
 
 from pktproc.packets.surrogates import spell_surrogates
@@ -66,6 +64,8 @@ def json_text(text: str) -> str:
     that really holds a backslash followed by `xNN` reads the same; in exchange ordinary backslashes need no second
     unescaping.
     """
+    import json  # noqa: PLC0415 - tables do without
+
     return json.dumps(spell_surrogates(text))
 
 
@@ -89,5 +89,7 @@ def _spell(character: str) -> str:
 
 def _quote(argument: str) -> str:
     if argument.isprintable():
+        import shlex  # noqa: PLC0415 - tables do without
+
         return shlex.quote(argument)
     return "$'" + escape(argument).replace("'", "\\'") + "'"

@@ -51,6 +51,7 @@ class Ends:
     def __init__(
         self, interfaces: Mapping[tuple[int, int], str], *, numeric: bool = True, host_name: NameOf | None = None
     ) -> None:
+        self.numeric = numeric
         self._interfaces = interfaces
         self.addresses = _Texts(host_name or _numeric_name)
         self.ports = _PortsByKind(numeric=numeric)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from pktproc.inventory.rows import AF_INET, Entry, Holder, Key, Listing, Peer, Row, key_of, make_row
@@ -90,9 +91,10 @@ def _columns(fields: Fields, holders: Sequence[str], listing: Listing, ends: End
         yield Column("FD", [_own_fds(entry.holders, look.fds) for entry in entries], right=True)
     if look.kinds:
         yield Column("Netid", fields[1])
-    yield Column("State", [LABELS.get(state, "?") for state in fields[3]], styles=_STYLES)
-    yield Column("Recv-Q", list(map(str, fields[4])), right=True)
-    yield Column("Send-Q", list(map(str, fields[5])), right=True)
+    yield Column("State", list(map(LABELS.get, fields[3], repeat("?"))), styles=_STYLES)
+    lengths = _Numbers()
+    yield Column("Recv-Q", list(map(lengths.__getitem__, fields[4])), right=True)
+    yield Column("Send-Q", list(map(lengths.__getitem__, fields[5])), right=True)
     yield Column("Local Address:Port", _texts(fields, ends, remote=False), least=21)
     remote = _remote_texts(entries, ends) if look.peers else _texts(fields, ends, remote=True)
     yield Column("Peer Address:Port", remote, least=21)
@@ -110,21 +112,32 @@ def _columns(fields: Fields, holders: Sequence[str], listing: Listing, ends: End
             yield Column("Shared", shared)
 
 
+class _Numbers(dict[int, str]):
+    """Numbers, most of which come again and again, written once each."""
+
+    def __missing__(self, number: int) -> str:
+        text = self[number] = str(number)
+        return text
+
+
 def _namespace(netns: int, listing: Listing) -> str:
     return escape_name(listing.namespaces.get(netns, str(netns))) if netns else NOBODY
 
 
 def _texts(fields: Fields, ends: Ends, *, remote: bool) -> list[str]:
     """Return the texts of one end of each row; those of plain IPv4 sockets are put together without a detour."""
-    addresses, ports = ends.addresses, ends.ports
     at = 8 if remote else 6
-    devices = [0] * len(fields[0]) if remote else fields[10]
-    columns = (fields[1], fields[2], fields[at], fields[at + 1], devices)
-    write = ends.remote if remote else ends.local
+    kinds, families, addresses, ports = fields[1], fields[2], fields[at], fields[at + 1]
+    devices = [0] * len(families) if remote else fields[10]
+    plain = not any(devices) and set(families) == {AF_INET}
+    if plain and ends.numeric:
+        written, numbers = ends.addresses, ends.ports[""]
+        return [f"{written[address]}:{numbers[port]}" for address, port in zip(addresses, ports, strict=True)]
     texts = [
-        f"{addresses[address]}:{ports[kind][port]}" if family == AF_INET and not device else ""
-        for kind, family, address, port, device in zip(*columns, strict=True)
+        f"{ends.addresses[address]}:{ends.ports[kind][port]}" if family == AF_INET and not device else ""
+        for kind, family, address, port, device in zip(kinds, families, addresses, ports, devices, strict=True)
     ]
+    write = ends.remote if remote else ends.local
     for index in [index for index, text in enumerate(texts) if not text]:
         row = make_row([column[index] for column in fields])
         texts[index] = end_text(row, write(row))

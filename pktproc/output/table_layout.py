@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 _GAP = " "
 _CUT = "…"
+_SAMPLE, _FEW = 256, 16
 _BOLD = "1"
 
 
@@ -38,14 +39,15 @@ def lay_out(
 
     `line_styles` are SGR codes of whole lines. Texts are taken as printable. Nothing is cut without a `width`.
     """
-    widths = _widths(columns, width, header=header)
+    narrow = all(_is_narrow(column.texts) for column in columns)
+    widths = _widths(columns, width, header=header, narrow=narrow)
     lines: list[str] = []
     if header:
         titles = [column._replace(texts=(column.title,), styles={}, bold=False) for column in columns]
         lines += (
             _styled(line, _BOLD if colour else "") for line in _careful_lines(titles, widths, width, colour=False)
         )
-    if colour or width is not None or not all(map(_is_narrow, (column.texts for column in columns))):
+    if colour or width is not None or not narrow:
         careful = list(_careful_lines(columns, widths, width, colour=colour))
         lines += careful if line_styles is None else map(_styled, careful, line_styles)
     else:
@@ -91,10 +93,14 @@ def _is_narrow(texts: Iterable[str]) -> bool:
     return "".join(texts).isascii()
 
 
-def _widths(columns: Sequence[Column], width: int | None, *, header: bool) -> list[int]:
+def _widths(columns: Sequence[Column], width: int | None, *, header: bool, narrow: bool) -> list[int]:
     """Return the widths of columns; of those that may be cut the widest gives way first."""
     titles = [len(column.title) if header else 0 for column in columns]
-    widths = [max(title, _measure(column.texts)) for title, column in zip(titles, columns, strict=True)]
+    measure = len if narrow else cells
+    widths = [
+        max(title, max(map(measure, _distinct(column.texts)), default=0))
+        for title, column in zip(titles, columns, strict=True)
+    ]
     if width is None:
         return widths
     while sum(widths) + len(widths) - 1 > width:
@@ -109,9 +115,9 @@ def _widths(columns: Sequence[Column], width: int | None, *, header: bool) -> li
     return widths
 
 
-def _measure(texts: Sequence[str]) -> int:
-    """Return the cells of the widest text, 0 without any."""
-    return max(map(len if _is_narrow(texts) else cells, texts), default=0)
+def _distinct(texts: Sequence[str]) -> Iterable[str]:
+    """Return each text once where there are few that come again and again."""
+    return set(texts) if len(set(texts[:_SAMPLE])) < _FEW else texts
 
 
 def _padded(text: str, size: int, *, right: bool) -> str:

@@ -14,7 +14,7 @@ from pktproc.kernel.ebpf.libbpf import BpfObject, Log
 
 OBJECT = "descriptors.bpf.o"
 RECORD = struct.Struct("=IIQQ")
-"""struct descriptor: pid, number, inode, start of the process in ns since boot."""
+"""struct descriptor: pid, number, inode, start of the process in ns since boot; here it is read by columns."""
 
 _PROGRAM = "descriptors"
 _NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -47,9 +47,9 @@ class DescriptorIterator:
         found = Descriptors()
         told = self._object.iterate(self._link)
         if told:
-            pids, numbers, inodes, starts = zip(*RECORD.iter_unpack(told), strict=True)
-            found.take(inodes, list(zip(pids, numbers, strict=True)))
-            began = dict(zip(pids, starts, strict=True))
+            words, longs = memoryview(told).cast("I"), memoryview(told).cast("Q")
+            found.take(longs[1::3].tolist(), words[0::6].tolist(), words[1::6].tolist())
+            began = dict(zip(found.pids, longs[2::3].tolist(), strict=True))
             found.starts = {pid: start_ns // _NS_PER_TICK for pid, start_ns in began.items()}
         found.looked_at = len(found.starts)
         return found
