@@ -174,17 +174,12 @@ class Looker:
         # The other end of a connection can be in another state than what was asked for.
         mask = question.states | (states.CONNECTED if question.peers else 0)
         extent = Extent(mask, question.info, question.memory, "binding" in self._needs)
-        for table in self._tables_of(tables):
+        for table in self.question.tables:
             try:
                 rows += tables.read(table, extent)
             except (EngineError, OSError) as error:
                 self._notes[str(error)] = None
         return rows
-
-    def _tables_of(self, tables: Tables) -> Iterator[str]:
-        """Yield the tables that are wanted of a namespace; vsock sockets are in none, and listed with the first."""
-        first = next(iter(self._tables))
-        yield from (table for table in self.question.tables if table != "vsock" or tables.netns == first)
 
     @property
     def is_plain(self) -> bool:
@@ -202,7 +197,7 @@ class Looker:
         blocks: list[Fields] = []
         extent = Extent(self.question.states)
         for tables in self._spaces():
-            for table in self._tables_of(tables):
+            for table in self.question.tables:
                 try:
                     blocks += tables.fields(table, extent)
                 except (EngineError, OSError) as error:

@@ -84,8 +84,8 @@ class Peers:
         candidates = [first, *others]
         here = [candidate for candidate in candidates if candidate.netns == row.netns]
         if here:
-            return here[0] if len(here) == 1 else None
-        return candidates[0] if len(candidates) == 1 and not is_loopback(row.remote) else None
+            return _only(here)
+        return None if is_loopback(row.remote) else _only(candidates)
 
     def _receiver(self, row: Row) -> Row | None:
         """Return the only socket without a peer of its own that takes what a connected datagram socket sends."""
@@ -102,6 +102,11 @@ class Peers:
                 if _takes(candidate, row)
             ]
         return found[0] if len(found) == 1 else None
+
+
+def _only(candidates: list[Row]) -> Row | None:
+    """Return the last row if all are of one socket: SCTP's have one for itself and one for each association."""
+    return candidates[-1] if len({row.key for row in candidates}) == 1 else None
 
 
 def _takes(candidate: Row, sender: Row) -> bool:

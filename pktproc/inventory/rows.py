@@ -35,7 +35,8 @@ class Attributes(NamedTuple):
     inet_diag_sockopt. Of unix sockets, `file` is inode and device of their path and `pending` the inodes of connections
     that nobody has accepted yet. Of netlink sockets, `groups` is the mask of what they listen to. Of packet sockets,
     `fanout` is id and type and `rings` the sizes in bytes of the rings for receiving and sending. `autobound` says that
-    nobody asked for the port that an inet socket has; it is told only if it was asked for.
+    nobody asked for the port that an inet socket has; it is told only if it was asked for. Of SCTP, `locals` and
+    `peers` are the 16-byte addresses of both ends, the latter of an association alone.
     """
 
     v6_only: bool | None = None
@@ -56,6 +57,8 @@ class Attributes(NamedTuple):
     fanout: tuple[int, int] | None = None
     rings: tuple[int, int] | None = None
     autobound: bool | None = None
+    locals: tuple[bytes, ...] | None = None
+    peers: tuple[bytes, ...] | None = None
 
 
 NO_ATTRIBUTES = Attributes()

@@ -9,6 +9,7 @@ from typing import Any
 
 from pktproc.inventory.rows import Attributes
 from pktproc.kernel import netlink
+from pktproc.kernel.sctp_diag import addresses
 
 _ULP_NAME = 1
 
@@ -45,6 +46,8 @@ _KNOWN: dict[int, tuple[str, Callable[[memoryview], Any]]] = {
     8: ("shutdown", _byte),
     10: ("protocol", _byte),
     11: ("v6_only", lambda value: bool(value[0])),
+    12: ("locals", addresses),
+    13: ("peers", addresses),
     15: ("mark", _number),
     19: ("upper_protocol", _upper_protocol),
     21: ("cgroup", _number),

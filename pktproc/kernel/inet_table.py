@@ -14,7 +14,7 @@ from typing import Any
 
 from pktproc.errors import Unsupported
 from pktproc.inventory.rows import AF_INET, NO_ATTRIBUTES, Attributes, Row, make_row
-from pktproc.kernel import netlink
+from pktproc.kernel import netlink, sctp_diag
 from pktproc.kernel.diag_dump import SOCK_DIAG_BY_FAMILY, DumpSocket
 from pktproc.kernel.inet_attributes import parse_attributes
 from pktproc.model import V4_MAPPED_PREFIX
@@ -67,7 +67,7 @@ def autobound(diag: DumpSocket, kind: str, *, states: int) -> set[int]:
     """
     wanted = _BYTECODE.pack(_BYTECODE.size, _INET_DIAG_REQ_BYTECODE, _INET_DIAG_BC_AUTO, _ACCEPT, _REFUSE)
     found: set[int] = set()
-    blocks = _Blocks(diag.netns, kind, attributes=False)
+    blocks = Blocks(diag.netns, kind, attributes=False)
     for family in _FAMILIES:
         for block in blocks.of(_together(diag.datagrams(request(kind, family, states=states) + wanted, kind))):
             found.update(block[_COOKIES])
@@ -99,7 +99,7 @@ def fields(
     Without `attributes` these, timers and users of IPv4 sockets are left out. Raise `Unsupported` if the kernel does
     not list them so.
     """
-    blocks = _Blocks(diag.netns, kind, attributes=attributes)
+    blocks = Blocks(diag.netns, kind, attributes=attributes)
     if kind == "tcp":
         # The older form of the request takes both families in one walk through the host's table, which costs a
         # millisecond for each 100,000 of its buckets.
@@ -179,10 +179,10 @@ class _Run:
         return [text for (text,) in layout.iter_unpack(self._view)]
 
 
-class _Blocks:
-    """Take the datagrams of one dump apart, field by field."""
+class Blocks:
+    """Take the answers to a request for the sockets of one kind apart, field by field; `netns` is where they are."""
 
-    def __init__(self, netns: int, kind: str, *, attributes: bool) -> None:
+    def __init__(self, netns: int, kind: str, *, attributes: bool = True) -> None:
         self._netns = netns
         self._kind = kind
         self._wants_attributes = attributes
@@ -190,7 +190,7 @@ class _Blocks:
         self._attributes = _Attributes()
 
     def of(self, view: memoryview) -> Iterator[Fields]:
-        """Yield the sockets of a datagram; those whose messages have the same length are one block."""
+        """Yield the sockets in netlink messages; those whose messages have the same length are one block."""
         while len(view) >= netlink.HEADER.size:
             length, kind, _, _, _ = netlink.HEADER.unpack_from(view)
             if not netlink.HEADER.size <= length <= len(view):
@@ -198,14 +198,15 @@ class _Blocks:
             taken = netlink.align(length)
             if kind in _SOCKETS and length == taken and length >= _ATTRIBUTES:
                 taken = _alike(view, length) * length
-                yield self._fields(_Run(view[:taken], length), length)
+                found = self._fields(_Run(view[:taken], length), length)
+                yield sctp_diag.translated(found) if self._kind == "sctp" else found
             view = view[taken:]
 
     def _fields(self, run: _Run, length: int) -> Fields:
         count = run.count
         families = run.octets(_FAMILY)
         all_v4 = families.count(AF_INET) == count
-        bare = all_v4 and not self._wants_attributes
+        bare = all_v4 and not self._wants_attributes and self._kind != "sctp"
         zeros = (0,) * count
         inodes = run.words(_INODE)
         # With inode 0 the kernel reports uid 0 for "unknown" as for root.

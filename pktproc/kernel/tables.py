@@ -26,6 +26,7 @@ _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _GONE = frozenset({errno.ENOENT, errno.ESTALE})
 _COOKIES = Row._fields.index("cookie")
 _COOKIE = attrgetter("cookie")
+_ASSOCIATION = attrgetter("cookie", "local", "local_port", "remote", "remote_port")
 
 
 class Extent(NamedTuple):
@@ -102,7 +103,7 @@ class Tables:
         """
         rows = self._table(table, extent)
         # Without a cookie nothing tells sockets without inode apart; the tables of procfs are read in one go.
-        once = dict(zip(map(_COOKIE, rows), rows, strict=True))
+        once = dict(zip(map(_ASSOCIATION if table == "sctp" else _COOKIE, rows), rows, strict=True))
         return rows if len(once) == len(rows) or 0 in once else list(once.values())
 
     def fields(self, table: str, extent: Extent) -> list[Fields]:

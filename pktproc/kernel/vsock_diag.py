@@ -13,30 +13,38 @@ _REQUEST = struct.Struct("=BBHIIIII")  # family, protocol, pad, states, inode, s
 _MESSAGE = struct.Struct("=BBBB4sI4sIIQ")  # family, type, state, shutdown, local cid, port, remote cid, port, inode
 
 
+def request(states: int) -> bytes:
+    """Return the body of a request for the sockets in some states."""
+    return _REQUEST.pack(socket.AF_VSOCK, 0, 0, states, 0, 0, 0, 0)
+
+
 def rows(diag: DumpSocket, *, states: int) -> Iterator[Row]:
-    """Yield the vsock sockets of this host, which are in no namespace."""
-    body = _REQUEST.pack(socket.AF_VSOCK, 0, 0, states, 0, 0, 0, 0)
-    for payload in diag.messages(body, "vsock sockets"):
-        if len(payload) < _MESSAGE.size:
-            continue
-        _, kind, state, shutdown, local, local_port, remote, remote_port, inode, cookie = _MESSAGE.unpack_from(payload)
-        yield Row(
-            netns=diag.netns,
-            kind=VSOCK_KINDS.get(kind, f"v_{kind}"),
-            family=socket.AF_VSOCK,
-            state=state,
-            receive_queue=0,
-            send_queue=0,
-            local=local,
-            local_port=local_port,
-            remote=remote,
-            remote_port=remote_port,
-            ifindex=0,
-            cookie=cookie,
-            uid=None,
-            inode=inode,
-            timer=0,
-            retransmissions=0,
-            expires_ms=0,
-            attributes=Attributes(shutdown=shutdown),
-        )
+    """Yield the vsock sockets of a namespace."""
+    for payload in diag.messages(request(states), "vsock sockets"):
+        if len(payload) >= _MESSAGE.size:
+            yield row(payload, diag.netns)
+
+
+def row(payload: memoryview, netns: int) -> Row:
+    """Return the socket that a vsock_diag message describes."""
+    _, kind, state, shutdown, local, local_port, remote, remote_port, inode, cookie = _MESSAGE.unpack_from(payload)
+    return Row(
+        netns=netns,
+        kind=VSOCK_KINDS.get(kind, f"v_{kind}"),
+        family=socket.AF_VSOCK,
+        state=state,
+        receive_queue=0,
+        send_queue=0,
+        local=local,
+        local_port=local_port,
+        remote=remote,
+        remote_port=remote_port,
+        ifindex=0,
+        cookie=cookie,
+        uid=None,
+        inode=inode,
+        timer=0,
+        retransmissions=0,
+        expires_ms=0,
+        attributes=Attributes(shutdown=shutdown),
+    )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pktproc.inventory.rows import AF_NETLINK, AF_UNIX, INET, Attributes, Row
 from pktproc.inventory.states import LISTENING
 from pktproc.inventory.tcp_info import OPTIONS, decode
+from pktproc.model import format_address
 from pktproc.output.escape import escape
 from pktproc.output.names import user_name
 
@@ -80,6 +81,9 @@ def info(row: Row) -> str:
     words = [] if told.congestion is None else [told.congestion]
     if told.upper_protocol:
         words.append(f"tcp-ulp-{escape(told.upper_protocol)}")
+    for name, addresses in (("locals", told.locals), ("peers", told.peers)):
+        if addresses:
+            words.append(f"{name}:{','.join(map(format_address, addresses))}")
     if told.tcp_info is None or row.kind != "tcp":
         return " ".join(words)
     known = decode(told.tcp_info)

@@ -94,6 +94,8 @@ class Objects:
             "mark": told.mark or None,
             "memory": None if told.memory is None else dict(zip(MEMORY_NAMES, told.memory, strict=False)),
             "congestion": told.congestion,
+            "local_addresses": [format_address(address) for address in told.locals or ()] or None,
+            "remote_addresses": [format_address(address) for address in told.peers or ()] or None,
             "tcp_info": decode(told.tcp_info) if told.tcp_info and row.kind == "tcp" else None,
         }
 
