@@ -106,15 +106,16 @@ class _Watch:
         """Return what fits on the screen: the first lines, changed ones before others, and how many more there are."""
         room = height - 2
         listing = self._listing
-        if len(listing.entries) >= room:
-            listing = listing._replace(entries=self._changed_first(listing.entries))
         lines = self._table(listing, width).splitlines()
+        if len(lines) > room:
+            changed_first = listing._replace(entries=self._changed_first(listing.entries))
+            lines = self._table(changed_first, width).splitlines()
         rest = len(lines) - room
         parts = [time.strftime("%H:%M:%S"), counted(len(listing.entries), "socket")]
-        parts += [counted(rest, "more line")] if rest > 0 else []
+        parts += [counted(rest, "line more")] if rest > 0 else []
         parts += listing.notes
         about = Text("  ".join(parts)[:width])
-        return Text("\n").join([about, *map(Text.from_ansi, lines[:room])])
+        return Text("\n", no_wrap=True, overflow="crop").join([about, *map(Text.from_ansi, lines[:room])])
 
     def _changed_first(self, entries: Iterable[Entry]) -> list[Entry]:
         return sorted(entries, key=lambda entry: entry.row.key not in self._marks)

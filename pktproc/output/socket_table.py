@@ -12,11 +12,15 @@ from pktproc.inventory.states import LABELS
 from pktproc.output import socket_details
 from pktproc.output.escape import escape_name
 from pktproc.output.socket_ends import Ends
-from pktproc.output.table_layout import Column, lay_out
+from pktproc.output.table_layout import Column, lay_out, whole_width
 
 NOBODY = "-"
 Fields = Sequence[Sequence[Any]]
 _STYLES = {"LISTEN": "32", "TIME-WAIT": "2", "FIN-WAIT-2": "2", "CLOSE-WAIT": "33", "SYN-SENT": "33", "SYN-RECV": "33"}
+
+
+_FOLDED = frozenset({"Process", "Other end", "Shared"})
+_ARROW = "  <->  "
 
 
 class Mark(NamedTuple):
@@ -77,12 +81,28 @@ def drawn(fields: Fields, holders: Sequence[str], listing: Listing, ends: Ends, 
         if look.one_line:
             columns.append(Column("", details))
             details = None
+    if (
+        look.width is not None
+        and not look.one_line
+        and whole_width(columns, header=look.header, short=True) > look.width
+    ):
+        columns, details = _folded(columns, details)
     marks = None
     if look.marks is not None:
         found = [look.marks.get(entry.row.key, _UNMARKED) for entry in listing.entries]
-        columns.insert(0, Column("", [mark.sign for mark in found]))
+        columns.insert(0, Column(" ", [mark.sign for mark in found]))
         marks = [mark.style for mark in found] if look.colour else None
     return lay_out(columns, width=look.width, colour=look.colour, header=look.header, below=details, line_styles=marks)
+
+
+def _folded(columns: Sequence[Column], details: Sequence[str] | None) -> tuple[list[Column], list[str]]:
+    """Return a table that is too wide with its processes under each line: they are what must not be cut."""
+    kept = [column for column in columns if column.title not in _FOLDED]
+    parts = [column.texts for column in columns if column.title in _FOLDED]
+    below = [_ARROW.join(part for part in texts if part) for texts in zip(*parts, strict=True)]
+    if details is not None:
+        below = [f"{text}\n\t{more}" if more else text for text, more in zip(below, details, strict=True)]
+    return kept, below
 
 
 def _columns(fields: Fields, holders: Sequence[str], listing: Listing, ends: Ends, look: Look) -> Iterator[Column]:
@@ -95,9 +115,9 @@ def _columns(fields: Fields, holders: Sequence[str], listing: Listing, ends: End
     lengths = _Numbers()
     yield Column("Recv-Q", list(map(lengths.__getitem__, fields[4])), right=True)
     yield Column("Send-Q", list(map(lengths.__getitem__, fields[5])), right=True)
-    yield Column("Local Address:Port", _texts(fields, ends, remote=False), least=21)
+    yield Column("Local Address:Port", _texts(fields, ends, remote=False), least=21, short="Local")
     remote = _remote_texts(entries, ends) if look.peers else _texts(fields, ends, remote=True)
-    yield Column("Peer Address:Port", remote, least=21)
+    yield Column("Peer Address:Port", remote, least=21, short="Peer")
     if look.namespaces:
         yield Column("Namespace", [_namespace(netns, listing) for netns in fields[0]], least=8)
     yield Column("Process", holders, least=16, bold=True)

@@ -15,7 +15,7 @@ _BOLD = "1"
 class Column(NamedTuple):
     """A column: one text for each line. `least` is how far it may be cut for want of room, 0 for not at all.
 
-    `styles` maps whole texts to SGR codes of the terminal (ECMA-48).
+    `styles` maps whole texts to SGR codes of the terminal (ECMA-48). `short` is the title where there is little room.
     """
 
     title: str
@@ -24,6 +24,7 @@ class Column(NamedTuple):
     least: int = 0
     bold: bool = False
     styles: Mapping[str, str] = {}
+    short: str = ""
 
 
 def lay_out(
@@ -40,6 +41,8 @@ def lay_out(
     `line_styles` are SGR codes of whole lines. Texts are taken as printable. Nothing is cut without a `width`.
     """
     narrow = all(_is_narrow(column.texts) for column in columns)
+    if width is not None and whole_width(columns, header=header) > width:
+        columns = [column._replace(title=column.short or column.title) for column in columns]
     widths = _widths(columns, width, header=header, narrow=narrow)
     lines: list[str] = []
     if header:
@@ -60,6 +63,18 @@ def lay_out(
         pairs = zip(lines[len(first) :], below, strict=True)
         lines = first + [f"{line}\n\t{more}" if more else line for line, more in pairs]
     return "\n".join([*lines, ""])
+
+
+def whole_width(columns: Sequence[Column], *, header: bool, short: bool = False) -> int:
+    """Return how many cells a table takes if nothing of it is cut; `short` is with the short titles."""
+    if short:
+        columns = [column._replace(title=column.short or column.title) for column in columns]
+    narrow = all(_is_narrow(column.texts) for column in columns)
+    return _whole(_widths(columns, None, header=header, narrow=narrow))
+
+
+def _whole(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
 def cells(text: str) -> int:
@@ -103,12 +118,12 @@ def _widths(columns: Sequence[Column], width: int | None, *, header: bool, narro
     ]
     if width is None:
         return widths
-    while sum(widths) + len(widths) - 1 > width:
+    while _whole(widths) > width:
         able = [at for at, column in enumerate(columns) if column.least and widths[at] > column.least]
         if not able:
             break
         widest = max(able, key=widths.__getitem__)
-        excess = sum(widths) + len(widths) - 1 - width
+        excess = _whole(widths) - width
         rivals = [widths[at] for at in able if at != widest]
         step = max(1, min(excess, widths[widest] - max([columns[widest].least, *rivals])))
         widths[widest] -= step

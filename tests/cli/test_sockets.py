@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import socket
 import subprocess
@@ -183,6 +184,17 @@ def test_a_terminal_gets_colour_and_no_more_than_its_width() -> None:
             lines = [line for line in SGR.sub("", shown).splitlines() if not line.startswith("pktproc: ")]
             assert max(map(len, lines)) <= columns
         assert "\x1b" not in run(place).stdout
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+def test_a_terminal_shows_who_holds_a_socket_however_narrow_it_is(columns: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        number = client.getsockname()[1]
+        shown = SGR.sub("", on_a_terminal("-n", f":{number}", columns=columns))
+        (line,) = [
+            line for line in " ".join(shown.split()).split("ESTAB")[1:] if line.split()[2].endswith(f":{number}")
+        ]
+        assert f"[{os.getpid()}] fd {client.fileno()}" in line
 
 
 def test_a_table_of_many_sockets_is_the_one_that_few_would_have() -> None:

@@ -42,6 +42,34 @@ class Tmux:
         return self._tmux("capture-pane", "-p")
 
     @property
+    def pid(self) -> int:
+        """Return the pid of the shell."""
+        return int(self._tmux("display-message", "-p", "#{pane_pid}"))
+
+    @property
+    def cursor_is_shown(self) -> bool:
+        """Say whether the terminal shows its cursor."""
+        return self._tmux("display-message", "-p", "#{cursor_flag}").strip() == "1"
+
+    def resize(self, width: int, height: int) -> None:
+        """Give the terminal another size."""
+        self._tmux("resize-window", "-x", str(width), "-y", str(height))
+
+    def until_coloured(self, text: str, code: str) -> str:
+        """Wait for a line with some text in a colour (an SGR code), and return it with the codes in it."""
+
+        found = ""
+
+        def look() -> bool:
+            nonlocal found
+            lines = self._tmux("capture-pane", "-p", "-e").splitlines()
+            found = next((line for line in lines if text in line and f"\x1b[{code}m" in line), "")
+            return bool(found)
+
+        self.until(look)
+        return found
+
+    @property
     def lines(self) -> list[str]:
         """Return the lines of it that are not blank."""
         return [line for line in self.text.splitlines() if line.strip()]
