@@ -58,8 +58,8 @@ def read_one(reader: ProcessReader, pid: int, found: Descriptors) -> None:
     """Add the descriptors of one process, unless it is gone."""
     try:
         with opened(reader.proc, pid) as directory:
-            sockets = _sockets(directory)
-            identity = reader.identity(pid, directory) if sockets else None
+            held = [(int(number), target) for number, target in descriptor_links(directory) if target.startswith(_LINK)]
+            identity = reader.identity(pid, directory) if held else None
     except PermissionError:
         found.looked_at += 1
         found.denied += reader.identity(pid) is not None  # also what a process that ends is asked
@@ -69,24 +69,28 @@ def read_one(reader: ProcessReader, pid: int, found: Descriptors) -> None:
     found.looked_at += 1
     if identity is not None:
         found.starts[pid] = identity.start_ticks
-        found.take([inode for _, inode in sockets], [pid] * len(sockets), [number for number, _ in sockets])
+        inodes = [int(target[len(_LINK) : -1]) for _, target in held]
+        found.take(inodes, [pid] * len(held), [number for number, _ in held])
 
 
-def _sockets(directory: int) -> list[tuple[int, int]]:
-    """Return (number, inode) of the sockets of a process."""
+def descriptor_links(directory: int) -> list[tuple[str, str]]:
+    """Return the descriptors in an open /proc/PID: number and where it leads, as `socket:[INODE]`, both as texts."""
     descriptors = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
-    held: list[tuple[int, int]] = []
+    found: list[tuple[str, str]] = []
     try:
-        for name in os.listdir(descriptors):  # noqa: PTH208 - a descriptor, not a path
+        for number in os.listdir(descriptors):  # noqa: PTH208 - a descriptor, not a path
             try:
-                target = os.readlink(name, dir_fd=descriptors)
+                found.append((number, os.readlink(number, dir_fd=descriptors)))
             except FileNotFoundError:
                 continue  # closed meanwhile
-            if target.startswith(_LINK):
-                held.append((int(name), int(target[len(_LINK) : -1])))
     finally:
         os.close(descriptors)
-    return held
+    return found
+
+
+def link_to(inode: int) -> str:
+    """Return where a descriptor of a socket leads."""
+    return f"{_LINK}{inode}]"
 
 
 def _open_files() -> int:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from pktproc.attribution.engine import Holdings
+from pktproc.kernel.descriptors import descriptor_links, link_to
 from pktproc.kernel.processes import ProcessReader, opened
 from pktproc.model import Process, ProcessId
 
@@ -152,21 +153,10 @@ class HolderScan:
 
 
 def _links(inodes: Iterable[int]) -> dict[str, int]:
-    return {f"socket:[{inode}]": inode for inode in inodes}
+    return {link_to(inode): inode for inode in inodes}
 
 
-def _sockets(directory: int, links: Mapping[str, int]) -> set[int] | None:
-    descriptors = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
-    held: set[int] = set()
-    try:
-        names = os.listdir(descriptors)  # noqa: PTH208 - a descriptor, not a path
-        for name in names:
-            try:
-                target = os.readlink(name, dir_fd=descriptors)
-            except FileNotFoundError:
-                continue  # closed meanwhile
-            if target in links:
-                held.add(links[target])
-    finally:
-        os.close(descriptors)
-    return held if names else None
+def _sockets(directory: int, wanted: Mapping[str, int]) -> set[int] | None:
+    """Return which wanted inodes a process holds, None if it has no files."""
+    held = descriptor_links(directory)
+    return {wanted[target] for _, target in held if target in wanted} if held else None

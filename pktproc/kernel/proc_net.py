@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pktproc.model import UNSPECIFIED, V4_MAPPED_PREFIX, Protocol, Socket
 
@@ -43,37 +44,56 @@ def parse_address(text: str) -> tuple[bytes, int]:
     return words, int(port, 16)
 
 
+class InetLine(NamedTuple):
+    """What a line of an inet table says; `uid` is None where the inode is 0, since the kernel then prints 0."""
+
+    local_address: bytes
+    local_port: int
+    remote_address: bytes
+    remote_port: int
+    state: int
+    uid: int | None
+    inode: int
+
+
+def parse_line(fields: Sequence[str]) -> InetLine | None:
+    """Return what the fields of a line say, None for the heading and what does not parse."""
+    if len(fields) < _INET_FIELDS:
+        return None
+    try:
+        state, uid, inode = int(fields[3], 16), int(fields[7]), int(fields[9])
+        return InetLine(*parse_address(fields[1]), *parse_address(fields[2]), state, uid if inode else None, inode)
+    except ValueError:
+        return None
+
+
 def parse_inet(
     lines: Iterator[str], netns: int, protocol: Protocol | None, ports: Container[str] | None = None
 ) -> Iterator[Socket]:
     """Yield the sockets of an inet table; `protocol` None means a raw table. Lines that do not parse are passed over.
 
     With `ports`, four hexadecimal digits each, sockets with other local ports are, too. The cookie is 0: procfs does
-    not tell it. `uid` is None where the inode is 0, since the kernel then prints 0.
+    not tell it.
     """
     for line in lines:
         fields = line.split()
-        if len(fields) < _INET_FIELDS or (ports is not None and fields[1][-4:] not in ports):
+        if ports is not None and (len(fields) < _INET_FIELDS or fields[1][-4:] not in ports):
             continue
-        try:
-            local_address, local_port = parse_address(fields[1])
-            remote_address, remote_port = parse_address(fields[2])
-            state, uid, inode = int(fields[3], 16), int(fields[7]), int(fields[9])
-        except ValueError:
-            continue  # the heading
-        yield Socket(
-            netns=netns,
-            protocol=local_port if protocol is None else protocol,
-            local_address=local_address,
-            local_port=local_port,
-            remote_address=remote_address,
-            remote_port=remote_port,
-            state=state,
-            inode=inode,
-            cookie=0,
-            uid=uid if inode else None,
-            raw=protocol is None,
-        )
+        told = parse_line(fields)
+        if told is not None:
+            yield Socket(
+                netns=netns,
+                protocol=told.local_port if protocol is None else protocol,
+                local_address=told.local_address,
+                local_port=told.local_port,
+                remote_address=told.remote_address,
+                remote_port=told.remote_port,
+                state=told.state,
+                inode=told.inode,
+                cookie=0,
+                uid=told.uid,
+                raw=protocol is None,
+            )
 
 
 def parse_packet(lines: Iterator[str], netns: int) -> Iterator[Socket]:

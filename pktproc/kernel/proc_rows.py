@@ -7,18 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pktproc.inventory.rows import NO_ATTRIBUTES, Row
-from pktproc.kernel.proc_net import parse_address
+from pktproc.kernel.proc_net import INET_TABLES, parse_line
 
-TABLES = {
-    "tcp": ("tcp", "tcp6"),
-    "udp": ("udp", "udp6"),
-    "udplite": ("udplite", "udplite6"),
-    "raw": ("raw", "raw6"),
-    "icmp": ("icmp", "icmp6"),
-}
-"""The tables of each kind: that of IPv4, and that of IPv6."""
+TABLES = frozenset(name for name in INET_TABLES if not name.endswith("6"))
+"""The kinds that have tables: one of this name for IPv4, and one with a 6 behind it for IPv6."""
 
-_FIELDS = 10  # sl local remote st queues timer retransmissions uid timeout inode
 _TICKS_MS = 10  # the tables count time in hundredths of a second (USER_HZ)
 
 
@@ -27,7 +20,7 @@ def rows(net: Path, kind: str, netns: int, *, states: int) -> Iterator[Row]:
 
     Cookies are 0: procfs does not tell them.
     """
-    for table, family in zip(TABLES[kind], (socket.AF_INET, socket.AF_INET6), strict=True):
+    for table, family in ((kind, socket.AF_INET), (f"{kind}6", socket.AF_INET6)):
         try:
             lines = (net / table).read_text(encoding="ascii", errors="replace").splitlines()
         except OSError:
@@ -40,31 +33,30 @@ def rows(net: Path, kind: str, netns: int, *, states: int) -> Iterator[Row]:
 
 def _row(fields: list[str], kind: str, family: int, netns: int) -> Row | None:
     """Return the socket of a line, None for the heading and what does not parse."""
-    if len(fields) < _FIELDS:
+    told = parse_line(fields)
+    if told is None:
         return None
     try:
-        local, local_port = parse_address(fields[1])
-        remote, remote_port = parse_address(fields[2])
         sending, receiving = (int(part, 16) for part in fields[4].split(":"))
         timer, expires = (int(part, 16) for part in fields[5].split(":"))
-        state, retransmissions, uid, inode = int(fields[3], 16), int(fields[6], 16), int(fields[7]), int(fields[9])
+        retransmissions = int(fields[6], 16)
     except ValueError:
         return None
     return Row(
         netns=netns,
         kind=kind,
         family=family,
-        state=state,
+        state=told.state,
         receive_queue=receiving,
         send_queue=sending,
-        local=local,
-        local_port=local_port,
-        remote=remote,
-        remote_port=remote_port,
+        local=told.local_address,
+        local_port=told.local_port,
+        remote=told.remote_address,
+        remote_port=told.remote_port,
         ifindex=0,
         cookie=0,
-        uid=uid if inode else None,
-        inode=inode,
+        uid=told.uid,
+        inode=told.inode,
         timer=timer,
         retransmissions=retransmissions,
         expires_ms=expires * _TICKS_MS,
