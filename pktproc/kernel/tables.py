@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import ExitStack
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -57,12 +58,15 @@ class Tables:
     def __init__(self, netns: int, path: Path | None) -> None:
         self.netns = netns
         self.missing: dict[str, str] = {}
-        self._path = path
-        self._diag = namespaces.run_inside(path, lambda: DumpSocket(netns))
+        with ExitStack() as opened:
+            self._path = None if path is None else _held(path, opened)
+            self._diag = namespaces.run_inside(self._path, lambda: DumpSocket(netns))
+            opened.callback(self._diag.close)
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Let go of the namespace."""
-        self._diag.close()
+        self._opened.close()
 
     def interfaces(self) -> dict[int, str]:
         """Return the names of the namespace's interfaces by ifindex."""
@@ -162,3 +166,10 @@ class Tables:
         return namespaces.run_inside(
             self._path, lambda: list(proc_rows.rows(net, table, self.netns, states=extent.states))
         )
+
+
+def _held(path: Path, opened: ExitStack) -> Path:
+    """Return a path of a namespace that stays good when what it was found by is gone, as a process or a name can be."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    opened.callback(os.close, descriptor)
+    return Path(f"/proc/self/fd/{descriptor}")
