@@ -54,6 +54,7 @@ EPILOG = """\b
 WORD is a place or ss's filter:
   :9000  :http  10.0.0.5  10.0.0.0/8  10.0.0.5:443  [fd00::1]:443     either end
   /run/docker.sock  '/run/*'  @abstract                               a unix socket, either end
+  9000/tcp  udp:domain                                                a port of one kind, either end
   nginx  'python*'  pid:4711                                          who holds it
   4711                                                                a number alone: port or pid
   state established  state listening  exclude time-wait

@@ -15,7 +15,7 @@ from pktproc.cli.talk import say
 from pktproc.errors import EngineError, PktprocError
 from pktproc.inventory.remembered import LastHolders
 from pktproc.inventory.rows import Listing, Row
-from pktproc.kernel import cgroups
+from pktproc.kernel import cgroups, namespaces
 from pktproc.listing import Looker, processes_of
 from pktproc.output.socket_ends import Ends, resolved_name
 from pktproc.output.socket_table import Look, drawn, holder_text, label, table
@@ -30,7 +30,9 @@ _INODE = Row._fields.index("inode")
 
 
 def run(options: SocketsOptions) -> None:
-    """Do what the options ask for."""
+    """Do what the options ask for; raise `PktprocError` if that has no effect, or there is nowhere to tell of it."""
+    if sys.stdout is None:
+        raise PktprocError("standard output is closed: there is nowhere to write to")
     # All that is made here lives until the end: to look for what could be let go of takes a third of the time.
     gc.disable()
     goes_on = options.watch_s is not None or options.events
@@ -150,7 +152,7 @@ def look_of(listing: Listing, options: SocketsOptions, named: Mapping[int, str])
         header=options.header,
         kinds=len(options.tables) > 1,
         peers=options.peers,
-        namespaces=len(listing.namespaces) > 1,
+        namespaces=_spans_namespaces(listing),
         fds=options.selection.pids,
         timers=options.timers,
         extended=options.extended,
@@ -159,6 +161,14 @@ def look_of(listing: Listing, options: SocketsOptions, named: Mapping[int, str])
         one_line=options.one_line,
         cgroups=named,
     )
+
+
+def _spans_namespaces(listing: Listing) -> bool:
+    """Say whether it must be told which namespace sockets are of: not if all that were found are of the own one."""
+    if len(listing.namespaces) < 2:
+        return False
+    own = namespaces.current()
+    return not listing.entries or any(entry.row.netns not in (0, own) for entry in listing.entries)
 
 
 def _width() -> int:

@@ -156,6 +156,18 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
+class OfKind:
+    """Fit sockets of a kind (`KINDS`)."""
+
+    kind: str
+    needs: Needs = frozenset()
+
+    def fits(self, entry: Entry, around: Surroundings = NOWHERE) -> bool:  # noqa: ARG002 - as all have it
+        """Say whether a socket fits."""
+        return entry.row.kind == self.kind
+
+
+@dataclass(frozen=True, slots=True)
 class UnixName:
     """Fit the name of a unix socket, a shell pattern; an abstract one begins with `@`."""
 

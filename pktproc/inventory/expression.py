@@ -20,6 +20,7 @@ from pktproc.inventory.conditions import (
     Host,
     InCgroup,
     Not,
+    OfKind,
     Port,
     Some,
     UnixName,
@@ -33,6 +34,8 @@ _COMPARISONS = {"=": "=", "==": "=", "eq": "=", "!=": "!=", "ne": "!=", "neq": "
 _AND, _OR, _NOT = {"and", "&", "&&"}, {"or", "|", "||"}, {"not", "!"}
 _ENDS = {"src": End.LOCAL, "sport": End.LOCAL, "dst": End.REMOTE, "dport": End.REMOTE}
 _BRACKETED = re.compile(r"\[([^\]]+)\](?:/(\d+))?(?::(.+))?")
+# As fuser has it, and as lsof has it.
+_PORT_OF_KIND = re.compile(r"(?P<port>[\w-]+)/(?P<kind>tcp|udp)|(?P<head>tcp|udp):(?P<tail>[\w-]+)", re.ASCII)
 _MARK = re.compile(r"(0[xX][0-9a-fA-F]+|\d+)(?:/(0[xX][0-9a-fA-F]+|\d+))?", re.ASCII)
 _MAX_PORT = 65535
 _MAX_MARK = 0xFFFFFFFF
@@ -179,6 +182,9 @@ class _Parser:
             return "end", Some((Port(End.EITHER, "=", number), held)) if number <= _MAX_PORT else held
         if word.startswith("pid:") and word[4:].isdecimal():
             return "process", HeldBy(pid=int(word[4:]))
+        if matched := _PORT_OF_KIND.fullmatch(word):
+            kind, port = matched["kind"] or matched["head"], matched["port"] or matched["tail"]
+            return "end", Every((OfKind(kind), Port(End.EITHER, "=", self._number(port))))
         found = self._unix(End.EITHER, word) or self._address(End.EITHER, word)
         return ("end", found) if found else ("process", HeldBy(pattern=word))
 

@@ -59,9 +59,9 @@ class Tables:
         self.netns = netns
         self.missing: dict[str, str] = {}
         with ExitStack() as opened:
-            self._path = None if path is None else _held(path, opened)
-            self._diag = namespaces.run_inside(self._path, lambda: DumpSocket(netns))
+            self._diag = namespaces.run_inside(path, lambda: DumpSocket(netns))
             opened.callback(self._diag.close)
+            self._path = None if path is None else _held(path, opened)
             self._opened = opened.pop_all()
 
     def close(self) -> None:

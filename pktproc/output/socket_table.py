@@ -122,7 +122,7 @@ def _columns(fields: Fields, holders: Sequence[str], listing: Listing, ends: End
         yield Column("Namespace", [_namespace(netns, listing) for netns in fields[0]], least=8)
     yield Column("Process", holders, least=16, bold=True)
     if look.peers:
-        others = [_peer_text(entry.peer) for entry in entries]
+        others = [_peer_text(entry.peer, denied=listing.denied) for entry in entries]
         if any(others):
             yield Column("Other end", others, least=12)
     if listing.sharing:
@@ -210,12 +210,10 @@ def _own_fds(holders: Iterable[Holder], pids: frozenset[int]) -> str:
     return _numbers(fd for holder in holders if holder.pid in pids for fd in holder.fds)
 
 
-def _peer_text(peer: Peer | None) -> str:
+def _peer_text(peer: Peer | None, *, denied: bool) -> str:
     if peer is None:
         return ""
-    if peer.holders:
-        return _several(peer.holders)
-    return NOBODY if peer.inode else "not accepted yet"
+    return holder_text(peer.holders, peer.inode, denied=denied) if peer.inode or peer.holders else "not accepted yet"
 
 
 def _sharing_text(count: int) -> str:

@@ -136,6 +136,14 @@ def test_a_process_without_such_a_socket_is_told_from_one_that_is_not_there() ->
     assert f"no process {sleeper.pid} holds such a socket" in done.stderr
 
 
+@pytest.mark.parametrize("words", ["-tan", "-s", ":1 --format json"])
+def test_a_closed_output_is_told_in_a_line(words: str) -> None:
+    script = f"{' '.join(PKTPROC)} {words} >&-"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "standard output is closed" in done.stderr
+
+
 def test_a_filter_that_nothing_fits_is_no_failure() -> None:
     """As with ss: it asks for what there may be."""
     done = run("-tn", "sport", "=", ":1", "and", "sport", "=", ":2")

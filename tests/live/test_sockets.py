@@ -253,6 +253,13 @@ def test_without_root_the_lack_is_said_once_with_its_cure(host: Program, left: N
     (line,) = done.stderr.splitlines()
     assert "owners of their sockets are missing" in line
     assert "sudo" in line
+    _, *lines = run([*NOBODY, *pktproc_sockets(":7400", "-n")], left).stdout.splitlines()
+    assert sorted(" ".join(line.split()[6:]) for line in lines if "ESTAB" in line) == [
+        "- ?permission",
+        "?permission ?permission",
+        "?permission ?permission",
+        "?permission not accepted yet",
+    ]
     with Program("udp_server", "127.0.0.1", 7458, namespace=left, prefix=NOBODY).ready() as own:
         done = run([*NOBODY, *pktproc_sockets(":7458", "-n")], left)
     assert f"[{own.pid}]" in done.stdout
