@@ -50,6 +50,7 @@ class _Watch:
         self._listing = looker.look()
         self._course.take(self._listing.entries)
         self._marks: dict[Key, Mark] = {}
+        self._lost = 0
 
     def write(self, interval_s: float) -> None:
         """Write one table below the other."""
@@ -84,7 +85,8 @@ class _Watch:
         """Remember who uses which socket; who held one that is in TIME_WAIT at the next look is known by that."""
         if self._witness is None:
             return
-        sights, _ = self._witness.told()
+        sights, lost = self._witness.told()
+        self._lost += lost
         for sight in sights:
             if self._looker.covers(sight.row.netns):
                 self._looker.remembered.add(sight.row.key, holders_of(sight.process))
@@ -94,7 +96,9 @@ class _Watch:
         self._take_in()
         listing = self._looker.look()
         changes = self._course.take(listing.entries)
-        self._listing = listing._replace(entries=[*listing.entries, *_closed(changes, listing)])
+        notes = (f"{self._lost} uses of sockets were not told: too many at once",) if self._lost else ()
+        entries = [*listing.entries, *_closed(changes, listing)]
+        self._listing = listing._replace(entries=entries, notes=listing.notes + notes)
         self._marks = _marks(changes)
 
     def _table(self, listing: Listing, width: int | None) -> str:

@@ -58,6 +58,8 @@ def test_help_answers_the_three_questions() -> None:
         (["--events", "--format", "csv"], "CSV"),
         (["--watch", "1", "--format", "json"], "--watch"),
         (["--family", "nosuch"], "nosuch"),
+        (["--engine", "ebpf"], "--engine"),
+        (["-s", "--engine", "netlink"], "--engine"),
     ],
     ids=str,
 )

@@ -143,3 +143,45 @@ def test_who_held_a_connection_in_time_wait_is_known_where_it_was_seen(left: Nam
     assert place in truth
     assert (f"was python[{child['child']}]" in re.sub(r"python[\d.]*\[", "python[", line)) == (engine == "ebpf")
     assert "[" not in line or engine == "ebpf"
+
+
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+dac_read_search",
+          "--ambient-caps=-all,+dac_read_search", "--bounding-set=-all,+dac_read_search"]  # fmt: skip
+
+
+def test_without_privileges_it_goes_on_by_looking_and_says_so(left: Namespace) -> None:
+    with Command([*NOBODY, *pktproc_sockets("-u", "-n", "--events")], left) as events:
+        assert events.stderr.find(lambda line: "watching" in line and "engine netlink" in line, 1, WAIT_S)
+        with Program("udp_server", "127.0.0.1", 7613, namespace=left, prefix=NOBODY).ready() as server:
+            told = f"[{server.pid}] fd"
+            assert events.stdout.find(lambda line: " opened " in line and ":7613 " in line and told in line, 1, WAIT_S)
+        assert events.stdout.find(lambda line: " closed " in line and ":7613 " in line and told in line, 1, WAIT_S)
+        interrupted(events)
+        talk = "\n".join(events.stderr.so_far())
+    assert "since ebpf does not work" in talk
+    assert "CAP_BPF" in talk
+    assert "CAP_NET_ADMIN" in talk
+
+
+def test_the_engine_that_was_asked_for_must_work(left: Namespace) -> None:
+    done = run([*NOBODY, *pktproc_sockets("-u", "--events", "--engine", "ebpf")], left)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "CAP_BPF" in done.stderr
+
+
+def test_a_connection_of_a_pre_fork_server_is_its_workers(left: Namespace, right: Namespace) -> None:
+    """Which worker that was, it tells itself."""
+    with (
+        Program("tcp_prefork", right.v4, 7614, namespace=right).ready() as server,
+        listening(right, "--engine", "ebpf", "-t") as events,
+        Program("tcp_client", right.v4, 7614, "--leave", namespace=left).ready() as client,
+    ):
+        client.expect("done")
+        (ready,) = client.events("ready")
+        port = ready["local"][1]
+        here = f" {right.v4}:7614 {left.v4}:{port} "
+        assert events.stdout.find(lambda line: " closed " in line and here in line, 1, WAIT_S), events.describe()
+        lines = [line for line in interrupted(events) if here in line]
+        workers = {str(event["pid"]) for event in server.events("accepted")}
+    assert [line.split()[1] for line in lines] == ["opened", "closed"]
+    assert {pid for line in lines for pid in re.findall(r"\[(\d+)\]", line)} == workers
