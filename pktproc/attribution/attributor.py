@@ -13,10 +13,10 @@ from pktproc.attribution.clocks import monotonic_offset_ns
 from pktproc.attribution.endings import Exit
 from pktproc.attribution.ends import FORWARDED, NOT_IP, destination_end, sent_by_kernel, source_end
 from pktproc.attribution.engine import Ends, Engine, Query, Witness, asked_ends
-from pktproc.attribution.eras import Pair, pair_of
 from pktproc.attribution.index import ConnectionIndex
 from pktproc.attribution.locality import REFRESH_NS, AddressBook, is_multicast
 from pktproc.attribution.lookahead import Sighting
+from pktproc.attribution.resets import path_of, path_of_query, resets
 from pktproc.attribution.turns import Period
 from pktproc.attribution.witnessed import Witnessed
 from pktproc.model import Attribution, Direction, Flow, Interface, PacketType, Protocol, Reason
@@ -25,7 +25,6 @@ from pktproc.packets.columns import unseen
 from pktproc.packets.decode import decode
 from pktproc.packets.flows import FlowTable, KnownFlows, distinct_flows
 from pktproc.packets.fragments import FragmentTable
-from pktproc.packets.headers import TCP_RST
 from pktproc.packets.linktypes import LINKTYPE_ETHERNET
 from pktproc.packets.openings import Opening, openings
 
@@ -150,11 +149,11 @@ class BatchAttributor:
         if not sightings:
             return
         self.learn(sightings)
-        begun = {_path_of(seen.query) for seen in sightings if seen.query.protocol == Protocol.TCP}
+        begun = {path_of_query(seen.query) for seen in sightings if seen.query.protocol == Protocol.TCP}
         positions = [
             position
             for position, flow in enumerate(attributed.flows)
-            if flow.protocol == Protocol.TCP and _path(flow) in begun
+            if flow.protocol == Protocol.TCP and path_of(flow) in begun
         ]
         if positions:
             self._fill(attributed, [(position, self._ends(attributed.flows[position])) for position in positions])
@@ -205,8 +204,8 @@ class BatchAttributor:
         first = attributed.first[[position for _, position in asked]]
         first_ns = (attributed.batch.time_ns[first] + offset_ns).tolist()
         opened, mixed = _opened(ends, begun, offset_ns)
-        reset = _reset(attributed, asked, offset_ns)
-        resets = only_resets(attributed)
+        reset = resets(attributed, asked, offset_ns)
+        nothing_but_resets = only_resets(attributed)
         queries = [query for query, _ in asked]
         found_answers: list[Answer]
         if self._witnessed:
@@ -228,7 +227,7 @@ class BatchAttributor:
                     found.append(end)
             source, destination = found
             if source is not None:
-                source = sent_by_kernel(flow, source, only_resets=position in resets)
+                source = sent_by_kernel(flow, source, only_resets=position in nothing_but_resets)
             attributed.source[position], attributed.destination[position] = source, destination
             final = (source is None or source.final) and (destination is None or destination.final)
             (attributed.pending.discard if final else attributed.pending.add)(position)
@@ -308,27 +307,3 @@ def _last_ns(attributed: AttributedBatch) -> Column:
     last = np.zeros(len(attributed.flows), np.int64)
     np.maximum.at(last, attributed.flow_of, attributed.batch.time_ns)
     return last
-
-
-def _reset(attributed: AttributedBatch, asked: list[tuple[Query, int]], offset_ns: int) -> dict[Ends, int]:
-    """Return when an RST last ended a connection in this block (monotonic), by its ends, in whichever direction."""
-    rows = np.flatnonzero(attributed.columns.tcp_flags & TCP_RST)
-    if not len(rows):
-        return {}
-    last: dict[tuple[int, Pair], int] = {}
-    for position, time_ns in zip(
-        attributed.flow_of[rows].tolist(), attributed.batch.time_ns[rows].tolist(), strict=True
-    ):
-        path = _path(attributed.flows[position])
-        last[path] = max(time_ns, last.get(path, time_ns))
-    paths = ((query, _path(attributed.flows[position])) for query, position in asked if query.protocol == Protocol.TCP)
-    return {asked_ends(query): last[path] + offset_ns for query, path in paths if path in last}
-
-
-def _path(flow: Flow) -> tuple[int, Pair]:
-    return flow.netns, pair_of(flow)
-
-
-def _path_of(query: Query) -> tuple[int, Pair]:
-    ends = (query.local_address, query.local_port), (query.remote_address, query.remote_port)
-    return query.netns, frozenset(ends)
