@@ -29,6 +29,7 @@ class _Life:
     arguments: tuple[str, ...] | None = None
     parent_name: str | None = None
     container_id: str | None = None
+    unit: str | None = None
     ancestors: tuple[ProcessId, ...] = ()
     cgroup: int = 0
     name: str = ""
@@ -88,6 +89,7 @@ class Lives:
             parent_name=life.parent_name,
             container_id=life.container_id,
             ancestors=life.ancestors,
+            unit=life.unit,
         )
 
     def _life(self, facts: ProcessFacts) -> _Life:
@@ -114,6 +116,7 @@ class Lives:
             process.cmdline,
             process.parent_name,
             process.container_id,
+            process.unit,
             process.ancestors,
             facts.cgroup,
             process.name,
@@ -128,7 +131,7 @@ class Lives:
                 self._keep(facts, _Life(facts.start_ns, cgroup=facts.cgroup))
                 return
             start_ns = before.start_ticks * NS_PER_TICK
-            parent = _Life(start_ns, before.exe, before.cmdline, before.parent_name, before.container_id)
+            parent = _Life(start_ns, before.exe, before.cmdline, before.parent_name, before.container_id, before.unit)
             parent.ancestors, parent.cgroup, parent.name = before.ancestors, facts.cgroup, before.name
         parent_id = ProcessId(facts.ppid, parent.start_ns // NS_PER_TICK)
         life = _Life(
@@ -137,6 +140,7 @@ class Lives:
             parent.arguments,
             parent.name or _text(facts.comm),
             parent.container_id if parent.cgroup == facts.cgroup else None,
+            parent.unit if parent.cgroup == facts.cgroup else None,
             (parent_id, *parent.ancestors)[:_MOST_ANCESTORS],
             facts.cgroup,
         )
