@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Protocol, Self
 
+from pktproc.kernel.ebpf.engine import EbpfEngine
 from pktproc.kernel.engines import AUTO, open_engine
 from pktproc.kernel.netlink_engine import NetlinkEngine
 from pktproc.output.counting import counted
@@ -66,6 +67,7 @@ class Recording:
                 retention=self._retention,
                 namespaces=self.engine.namespaces_in_turns,
                 cost_clock=time.thread_time_ns,
+                witness=self.engine if isinstance(self.engine, EbpfEngine) else None,
             )
             self._opened = opened.pop_all()
 
@@ -115,6 +117,9 @@ class Recording:
             found.append(f"looks at single namespaces were put off {times}: too many namespaces")
         if self._recorder.deaf_times:
             found.append(f"notices of closed sockets were lost {counted(self._recorder.deaf_times, 'time')}")
+        if self._recorder.untold:
+            lost = counted(self._recorder.untold, "event of a socket or a process")
+            found.append(f"the kernel could not tell {lost}: what went on then is known from looks alone")
         if self._retention.cramped:
             found.append("what is still true takes more than --max-size by itself")
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import Enum
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -149,15 +149,15 @@ class Way(Enum):
 
     `CREATED` of datagram and raw sockets, `SENT` and `RECEIVED` when another process than before does so, `ARRIVES`
     when a flow begins to reach a socket, `COMES_IN` of connections that have no socket yet, `CLOSED` with ends and a
-    process if nobody is known to have used the socket before.
+    process if nobody is known to have used the socket before. The numbers are kept in stores.
     """
 
-    CREATED = auto()
-    SENT = auto()
-    RECEIVED = auto()
-    ARRIVES = auto()
-    COMES_IN = auto()
-    CLOSED = auto()
+    CREATED = 1
+    SENT = 2
+    RECEIVED = 3
+    ARRIVES = 4
+    COMES_IN = 5
+    CLOSED = 6
 
 
 class Use(NamedTuple):

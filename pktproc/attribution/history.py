@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from pktproc.attribution.engine import Ends, Use
 from pktproc.model import Process, Socket
 
 
@@ -76,6 +77,19 @@ class RecordedSocket(NamedTuple):
     holders: tuple[RecordedHolder, ...]
 
 
+class RecordedUse(NamedTuple):
+    """Something that was done with the socket of a cookie, as a witness told it while recording ran.
+
+    `use` has the time since the epoch, and `closed_ns` is when its socket was closed, None if that was not told.
+    `ended_ns` is when the process of the use ended, None likewise.
+    """
+
+    cookie: int
+    use: Use
+    closed_ns: int | None
+    ended_ns: int | None
+
+
 class RecordedAddress(NamedTuple):
     """A time in which a network namespace had an address; `broadcast` marks a broadcast address of its networks."""
 
@@ -124,3 +138,18 @@ class History(Protocol):
         Connections count that were first seen until `last_ns`, by processes that were first seen with them from
         `first_ns` on.
         """
+
+    def testimonies(self) -> Sequence[Testimony]:
+        """Return what witnesses in the kernel told while recording ran: one for each recording."""
+
+
+class Testimony(Protocol):
+    """What a witness told while recording ran. `name` is the evidence that answers carry."""
+
+    name: str
+
+    def witnessed(self) -> Sequence[tuple[int, int]]:
+        """Return the times, from first to last, in which nothing that the witness should tell was missed, in order."""
+
+    def uses(self, ends: Ends) -> Sequence[RecordedUse]:
+        """Return the uses, in order of time, of all sockets that were ever used with just these ends."""

@@ -7,7 +7,15 @@ from itertools import pairwise
 
 from cachetools import LRUCache
 
-from pktproc.attribution.history import Coverage, History, RecordedAddress, RecordedHolder, RecordedSocket, Span
+from pktproc.attribution.history import (
+    Coverage,
+    History,
+    RecordedAddress,
+    RecordedHolder,
+    RecordedSocket,
+    Span,
+    Testimony,
+)
 from pktproc.model import Process, Socket
 
 MAX_PROCESSES = 1 << 14
@@ -76,6 +84,10 @@ class MergedHistory:
         """Return (pid, start_ticks) of the processes that were first seen to hold a connection on a port in a time."""
         users = (history.users(netns, protocol, local_port, first_ns, last_ns) for history in self._histories)
         return frozenset().union(*users)
+
+    def testimonies(self) -> Sequence[Testimony]:
+        """Return what witnesses told, for each of the recordings."""
+        return [testimony for history in self._histories for testimony in history.testimonies()]
 
     def _merged(self, look_up: Callable[[History], Sequence[RecordedSocket]]) -> Sequence[RecordedSocket]:
         merged: list[RecordedSocket] = []

@@ -82,8 +82,13 @@ class EndSearch:
     def _answer(self, place: Place, end: Attribution | Query) -> Attribution:
         if not isinstance(end, Query):
             return end
-        timeline = self._hosts[place.host].timeline(end, self._begins)
+        host = self._hosts[place.host]
+        timeline = host.timeline(end, self._begins)
         self.connections += timeline.connections
+        told = host.testified(end, self._time_ns)
+        self._steps.append(told)
+        if told.value is not None:
+            return told.value
         step = timeline.at(self._time_ns, self._read_ns)
         self._steps.append(step)
         return step.value

@@ -14,18 +14,22 @@ from pktproc.attribution.eras import End
 from pktproc.attribution.history import History, RecordedAddress, RecordedSocket
 from pktproc.attribution.locality import is_broadcast_everywhere, is_loopback, is_multicast
 from pktproc.attribution.records import Records
-from pktproc.attribution.steps import Steps
+from pktproc.attribution.steps import Step, Steps, meet
+from pktproc.attribution.testified import Testified
 from pktproc.attribution.timeline import AFTERLIFE_NS, CONNECTED, Evidence, Timeline
-from pktproc.model import Flow
+from pktproc.model import Attribution, Flow
 
 MAX_ADDRESSES = 1 << 14
 # As so many sockets count what is known of a port and of an end, about 3 kB each; what has none counts as one.
 MAX_PORT_SOCKETS = 1 << 15
 MAX_END_SOCKETS = 1 << 14
+# As so many uses counts what was told of an end, about 1 kB each; of which nothing was told, it counts as one.
+MAX_END_USES = 1 << 15
 # Of more namespaces those are left out that have no socket for a flow between addresses that all of them have.
 MANY_NAMESPACES = 8
 
 _NONE = Records((), 0)
+_UNTOLD: Step[Attribution | None] = Step(None, None, None)
 _Begun = tuple[int, tuple[int, End], tuple[int, End]] | None
 
 
@@ -56,6 +60,10 @@ class RecordedHost:
             MAX_PORT_SOCKETS, lambda records: min(1 + len(records.all), MAX_PORT_SOCKETS)
         )
         self._addresses: LRUCache[bytes, _Address] = LRUCache(MAX_ADDRESSES)
+        self._testimonies = tuple(history.testimonies())
+        self._told: LRUCache[Query, tuple[Testified, ...]] = LRUCache(
+            MAX_END_USES, lambda told: min(sum(map(len, told)) + 1, MAX_END_USES)
+        )
 
     def homes(self, address: bytes, flow: Flow) -> Steps[tuple[int, ...]]:
         """Return which namespaces may have had an address of a flow, and when; all have the loopback addresses."""
@@ -78,6 +86,21 @@ class RecordedHost:
             others = (netns for netns in namespaces if netns not in used)
             namespaces = (*sorted(used), *islice(others, 1))
         return Steps((), lambda _: namespaces)
+
+    @property
+    def is_witnessed(self) -> bool:
+        """Say whether a witness told anything while this host was recorded."""
+        return bool(self._testimonies)
+
+    def testified(self, query: Query, time_ns: int) -> Step[Attribution | None]:
+        """Return the answer that a witness gave for one end at a time, None for none, and how long it holds."""
+        if not self._testimonies:
+            return _UNTOLD
+        told = self._told.get(query)
+        if told is None:
+            told = self._told[query] = tuple(Testified(query, testimony) for testimony in self._testimonies)
+        steps = [one.at(time_ns) for one in told]
+        return meet(next((step.value for step in steps if step.value), None), steps)
 
     def timeline(self, query: Query, begins: Sequence[tuple[int, End]]) -> Timeline:
         """Return the answers for one end; `begins` are the beginnings of connections between its ends."""

@@ -60,6 +60,7 @@ class ReplayAttributor:
         self, histories: Iterable[History], *, skew_ns: int = 0, tolerance_ns: int = DEFAULT_TOLERANCE_NS
     ) -> None:
         self._hosts = [RecordedHost(history, tolerance_ns) for history in together(histories)]
+        self._is_witnessed = any(host.is_witnessed for host in self._hosts)
         self._skew_ns = skew_ns
         self._fragments = FragmentTable()
         self._eras = Eras()
@@ -181,8 +182,9 @@ class ReplayAttributor:
         if subject.protocol == Protocol.TCP:
             begins = self._eras.of(subject)
             self._between.setdefault(pair_of(subject), set()).add(flow)
-            back = self._flows.get(_way_back(flow)) if flow is subject else None
-            if back is not None and back.from_ns <= time_ns < back.until_ns:  # a connection is the same both ways
+            # A connection is the same both ways, but a witness tells one who sends from one who receives.
+            back = self._flows.get(_way_back(flow)) if flow is subject and not self._is_witnessed else None
+            if back is not None and back.from_ns <= time_ns < back.until_ns:
                 self._flows[flow] = replace(back, source=back.destination, destination=back.source)
                 return Step(back.from_ns, back.until_ns, Ends(back.destination, back.source))
         search = EndSearch(self._hosts, time_ns, begins, self._read_ns)

@@ -29,7 +29,8 @@ Examples:
               help="Drop the oldest evidence when STORE reaches N bytes; also 500M, 2G.")  # fmt: skip
 @click.option("--max-age", "max_age_ns", type=Period(NS_PER_S), metavar="T",
               help="Drop evidence of what ended longer ago than T: 12h, 7d.")  # fmt: skip
-@click.option("--engine", type=click.Choice(["auto", "netlink", "procfs"]), default="auto", help="Source of facts.")
+@click.option("--engine", type=click.Choice(["auto", "netlink", "procfs", "ebpf"]), default="auto",
+              help="Source of facts; ebpf hears from the kernel also between looks.")  # fmt: skip
 @click.option("--no-cmdline", is_flag=True, help="Leave command lines, which can hold secrets, out of STORE.")
 def command(
     *,

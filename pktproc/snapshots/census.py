@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pktproc.attribution.engine import Addresses, ends_of
-from pktproc.model import Socket
+from pktproc.attribution.engine import Addresses, Witness, ends_of
+from pktproc.model import DATAGRAM, Socket
 from pktproc.snapshots.holders import HolderLog
 from pktproc.snapshots.store import Store
 from pktproc.snapshots.tracked import TrackedSocket
+from pktproc.snapshots.use_log import UseLog
 
 _ESTABLISHED, _SYN_RECV, _TIME_WAIT, _CLOSE_WAIT = 1, 3, 6, 8  # net/tcp_states.h
 # Without an inode these wait for a process to accept them, while others without one are on their way out.
@@ -36,12 +38,16 @@ class Heard(NamedTuple):
 
 @dataclass(slots=True)
 class _Space:
-    """The sockets of a namespace by cookie, or by inode and ends; None stands for one that is not worth following."""
+    """The sockets of a namespace by cookie, or by inode and ends; None stands for one that is not worth following.
+
+    `ports` counts its datagram sockets by protocol and port, once that was asked for after a look.
+    """
 
     looked_ns: int | None = None
     sockets: dict[_Key, TrackedSocket | None] = field(default_factory=dict)
     missed: set[_Key] = field(default_factory=set)
     addresses: dict[tuple[bytes, bool], tuple[int, int]] = field(default_factory=dict)
+    ports: Counter[tuple[int, int]] | None = None
 
 
 class Census:
@@ -51,10 +57,11 @@ class Census:
     (inet_diag_dump_icsk counts its place in a changing list); the first of both is when it was missed.
     """
 
-    def __init__(self, store: Store, holders: HolderLog) -> None:
+    def __init__(self, store: Store, holders: HolderLog, witness: Witness | None = None) -> None:
         self._store = store
         self._holders = holders
         self._spaces: dict[int, _Space] = {}
+        self.uses = UseLog(witness, store, holders, self._is_alone)
         self.count = self.unseen_count = 0
 
     @property
@@ -66,6 +73,25 @@ class Census:
         """Return when a namespace was last looked at, 0 if it never was."""
         space = self._spaces.get(netns)
         return space.looked_ns or 0 if space else 0
+
+    def write_uses(self) -> None:
+        """Write down what a witness told since the last call."""
+        self.uses.write(self._find)
+
+    def _find(self, netns: int, cookie: int) -> TrackedSocket | None:
+        space = self._spaces.get(netns)
+        return space.sockets.get(cookie) if space else None
+
+    def _is_alone(self, tracked: TrackedSocket) -> bool:
+        """Say whether the last look found no other datagram socket on a port."""
+        socket = tracked.socket
+        space = self._spaces.get(socket.netns)
+        if space is None:
+            return False
+        if space.ports is None:
+            known = (one.socket for one in space.sockets.values() if one and one.socket.protocol in DATAGRAM)
+            space.ports = Counter((one.protocol, one.local_port) for one in known)
+        return space.ports[socket.protocol, socket.local_port] == 1
 
     def look(self, netns: int, sockets: Iterable[Socket], addresses: Addresses, look: Look) -> None:
         """Take in what a look at a namespace found."""
@@ -88,10 +114,12 @@ class Census:
         self._miss(space, known.keys() - seen, look)
         self._compare_addresses(netns, space, addresses, look)
         space.looked_ns = look.begin_ns
+        space.ports = None
 
     def hear(self, heard: Heard) -> None:
         """Take in the end of a socket; of one that no look found it is all that is known."""
         socket = heard.socket
+        self.uses.told.pop(socket.cookie, None)
         space = self._spaces.get(socket.netns)
         if space is None or not socket.local_port:
             return
@@ -129,11 +157,22 @@ class Census:
     def _meet(self, space: _Space, socket: Socket, look: Look) -> TrackedSocket | None:
         if not socket.inode:
             return TrackedSocket(socket, space.looked_ns, look.end_ns) if socket.state in _UNACCEPTED else None
+        told = self.uses.told.get(socket.cookie)
+        if told and told.row is not None and not told.is_over:
+            return self._recognise(told, socket)
         tracked = TrackedSocket(socket, space.looked_ns, look.end_ns)
         if not socket.cookie and (waiting := space.sockets.get(_nameless(socket._replace(inode=0)))):
             tracked.after_ns, tracked.first_ns = waiting.after_ns, waiting.first_ns
         self._record(tracked)
         return tracked
+
+    def _recognise(self, told: TrackedSocket, socket: Socket) -> TrackedSocket:
+        """Take in that a look found a socket that a witness has told of."""
+        assert told.row is not None
+        told.socket = socket
+        self._store.describe_socket(told.row, socket)
+        self._holders.want(told)
+        return told
 
     def _record(self, tracked: TrackedSocket) -> None:
         tracked.row = self._store.add_socket(tracked.socket, tracked.after_ns, tracked.first_ns)
@@ -150,6 +189,8 @@ class Census:
         tracked.socket = socket
         if socket.inode and tracked.row is None:
             self._record(tracked)
+        elif socket.inode and not inode:
+            self._recognise(tracked, socket)
         elif inode and not socket.inode:
             self._holders.release(tracked, inode, look.end_ns)
 
@@ -172,6 +213,8 @@ class Census:
                 self._end(tracked, *tracked.missed)
 
     def _end(self, tracked: TrackedSocket, last_ns: int, before_ns: int | None) -> None:
+        if tracked.is_over:  # its end was told, to the nanosecond
+            return
         last_ns = max(last_ns, tracked.first_ns)
         if before_ns is not None:
             last_ns = min(last_ns, before_ns)

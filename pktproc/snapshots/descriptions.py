@@ -56,6 +56,12 @@ class Descriptions:
             self._store.end_process(row, seen_ns)
             self._forget_idle()
 
+    def exit(self, process: ProcessId, ended_ns: int) -> None:
+        """Take note of exactly when a process ended, if it was ever described."""
+        described = self._described.get(process)
+        if described:
+            self._store.exit_process(described.row, ended_ns)
+
     def _forget_idle(self) -> None:
         if len(self._described) > 2 * MAX_IDLE + len(self._held):
             idle = [known for known, described in self._described.items() if described.row not in self._held]

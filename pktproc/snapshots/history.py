@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from cachetools import LRUCache
 
-from pktproc.attribution.history import Coverage, RecordedAddress, RecordedSocket
+from pktproc.attribution.engine import Ends
+from pktproc.attribution.history import Coverage, RecordedAddress, RecordedSocket, RecordedUse, Testimony
 from pktproc.errors import StoreError
 from pktproc.snapshots.reader import StoreReader
 
@@ -115,6 +116,18 @@ class StoreHistory:
         if found is None:
             found = self._raw[netns, protocol] = self._reader.sockets(_RAW, (netns, protocol))
         return found
+
+    def testimonies(self) -> Sequence[Testimony]:
+        """Return this, if a witness told anything while it was recorded."""
+        return [self] if self._reader.witnessed else []
+
+    def witnessed(self) -> Sequence[tuple[int, int]]:
+        """Return the times in which nothing that a witness should tell was missed, in order."""
+        return self._reader.witnessed
+
+    def uses(self, ends: Ends) -> Sequence[RecordedUse]:
+        """Return the uses, in order of time, of all sockets that were ever used with just these ends."""
+        return self._reader.uses(ends)
 
     def users(
         self, netns: int, protocol: int, local_port: int, first_ns: int, last_ns: int

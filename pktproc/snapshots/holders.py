@@ -70,9 +70,29 @@ class HolderLog:
         if tracked.socket.state == TCP_LISTEN:
             self._listeners.setdefault(_port(tracked), {})[inode] = tracked
 
-    def release(self, tracked: TrackedSocket, inode: int, before_ns: int | None) -> None:
-        """Take note that nobody holds a socket any more, which has or had this inode."""
+    def use(self, tracked: TrackedSocket, process: Process, time_ns: int) -> int:
+        """Take note that a process was seen to use a socket, and return the row of the process."""
+        holding = tracked.holders.get(process.id)
+        if holding is None or holding.process is not process:
+            self._hold(tracked, process, time_ns, time_ns)
+            holding = tracked.holders[process.id]
+        holding.seen_ns = max(holding.seen_ns, time_ns)
+        self._unheld.pop(tracked.socket.inode, None)
+        return holding.row
+
+    def exit(self, process: ProcessId, ended_ns: int) -> None:
+        """Take note of exactly when a process ended."""
+        self._gainers.pop(process, None)
+        self.descriptions.exit(process, ended_ns)
+
+    def release(self, tracked: TrackedSocket, inode: int, before_ns: int | None, last_ns: int | None = None) -> None:
+        """Take note that nobody holds a socket any more, which has or had this inode; `last_ns` is when somebody did.
+
+        Without it that is when its holders were last seen.
+        """
         for holding in tracked.holders.values():
+            if last_ns is not None:
+                holding.seen_ns = max(holding.seen_ns, last_ns)
             self._end(tracked, holding, before_ns)
         tracked.holders.clear()
         if self._sockets.get(inode) is tracked:  # a socket with other ends may have the inode

@@ -102,8 +102,29 @@ CREATE INDEX holder_by_process ON holder (process);
 """
 
 _WITH_UNITS = "ALTER TABLE process ADD COLUMN unit TEXT"
+_WITH_USES = """
+ALTER TABLE process ADD COLUMN ended INTEGER;
+ALTER TABLE socket ADD COLUMN closed INTEGER;
+CREATE TABLE use (
+    socket INTEGER NOT NULL REFERENCES socket,
+    way INTEGER NOT NULL,
+    process INTEGER REFERENCES process,
+    time INTEGER NOT NULL,
+    previous INTEGER NOT NULL,
+    local_address BLOB NOT NULL,
+    local_port INTEGER NOT NULL,
+    remote_address BLOB NOT NULL,
+    remote_port INTEGER NOT NULL
+);
+CREATE INDEX use_by_socket ON use (socket);
+CREATE INDEX use_by_ends ON use (local_port, remote_port, remote_address);
+CREATE TABLE unwitnessed (
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL
+)
+"""
 
-MIGRATIONS = (_FIRST_FORMAT, _WITH_UNITS)
+MIGRATIONS = (_FIRST_FORMAT, _WITH_UNITS, _WITH_USES)
 """Scripts, each of which turns a store of the format before it into the next; the first one makes an empty file one."""
 
 ADD_SOCKET = """
@@ -111,6 +132,11 @@ INSERT INTO socket (
     netns, protocol, local_address, local_port, remote_address, remote_port, state, inode, cookie, uid, ifindex,
     v6_only, raw, after, first, last, before
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+DESCRIBE_SOCKET = """
+UPDATE socket SET (
+    netns, protocol, local_address, local_port, remote_address, remote_port, state, inode, uid, ifindex, v6_only, raw
+) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE id = ?
 """
 ADD_PROCESS = """
 INSERT INTO process (
@@ -124,6 +150,21 @@ SELECT
     h.process, h.after, h.first, h.last, h.before
 FROM socket s LEFT JOIN holder h ON h.socket = s.id WHERE """
 """To be followed by a condition; not sorted, which would cost as much as the search."""
+ADD_USE = """
+INSERT INTO use (socket, way, process, time, previous, local_address, local_port, remote_address, remote_port)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+FIND_USES = """
+SELECT s.cookie, s.closed, u.way, u.process, u.time, u.previous, p.ended,
+    u.local_address, u.local_port, u.remote_address, u.remote_port
+FROM socket s JOIN use u ON u.socket = s.id LEFT JOIN process p ON p.id = u.process
+WHERE s.id IN (
+    SELECT o.id FROM use t JOIN socket o ON o.id = t.socket
+    WHERE t.local_port = :local_port AND t.remote_port = :remote_port AND t.remote_address = :remote_address
+    AND t.local_address = :local_address AND o.netns = :netns AND o.protocol = :protocol
+)
+ORDER BY u.time
+"""
 FIND_ADDRESSES = """
 SELECT netns, broadcast, after, first, last, before FROM address WHERE address = ? ORDER BY first
 """
@@ -132,6 +173,8 @@ SELECT pid, start_ticks, start, name, exe, cmdline, uid, ppid, parent_name, cont
 FROM process WHERE id = ?
 """
 _FORMAT_WITH_UNITS = 2
+FORMAT_WITH_USES = 3
+"""From this format on a store has what a witness told: `use`, `unwitnessed`, `process.ended` and `socket.closed`."""
 BUSY_S = 5.0
 MAKERS = "pktproc record and pktproc snapshot make stores"
 """The cure for a file that is none."""

@@ -15,13 +15,23 @@ from urllib.parse import quote
 
 from cachetools import LRUCache
 
-from pktproc.attribution.history import Coverage, RecordedAddress, RecordedHolder, RecordedSocket, Span
+from pktproc.attribution.engine import Ends, Use, Way
+from pktproc.attribution.history import (
+    Coverage,
+    RecordedAddress,
+    RecordedHolder,
+    RecordedSocket,
+    RecordedUse,
+    Span,
+)
 from pktproc.errors import StoreError
 from pktproc.model import Process, Socket
 from pktproc.snapshots import layout, soundness
 from pktproc.snapshots.layout import errors_of
 
 MAX_PROCESSES = 1 << 14
+WITNESS = "ebpf"
+"""The engine that tells of uses."""
 
 _CACHE_KIB = 32 << 10
 
@@ -32,7 +42,8 @@ Row = Sequence[Any]
 class StoreReader:
     """Read a store as it is when this is made, also while it is recorded into.
 
-    `coverage` are the intervals in which recording ran. A store of an older format is read as it is. Raise `StoreError`
+    `coverage` are the intervals in which recording ran, `witnessed` those of them in which a witness in the kernel told
+    everything. A store of an older format is read as it is. Raise `StoreError`
     for what is not a store, is damaged or has a newer format.
     """
 
@@ -45,6 +56,7 @@ class StoreReader:
             opened.callback(self._connection.close)
             self._begin()
             self.coverage = self._read_coverage()
+            self.witnessed = self._read_witnessed() if self._format >= layout.FORMAT_WITH_USES else []
             self._opened = opened.pop_all()
         self._end_ns = self.coverage[-1].last_ns if self.coverage else 0
         verified = self.rows("SELECT verified FROM coverage ORDER BY id DESC LIMIT 1")
@@ -67,7 +79,7 @@ class StoreReader:
         self._connection.execute("PRAGMA trusted_schema = OFF")
         self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._connection.execute("BEGIN")
-        number = layout.format_of(self._connection, self.path)
+        number = self._format = layout.format_of(self._connection, self.path)
         if number == 0:
             raise StoreError(f"{self.path} is not a snapshot store: it is empty; {layout.MAKERS}")
         self._find_process = layout.find_process(number)
@@ -112,6 +124,25 @@ class StoreReader:
                 for netns, broadcast, *times in found
             ]
 
+    def uses(self, ends: Ends) -> list[RecordedUse]:
+        """Return what a witness told of all sockets that were ever used with just these ends, in order of time."""
+        found = self.rows(layout.FIND_USES, ends._asdict())
+        with self._checked():
+            return [self._use(row, ends) for row in found]
+
+    def _use(self, row: Row, ends: Ends) -> RecordedUse:
+        cookie, closed, way, process, time_ns, previous_ns, ended, *own = row
+        cookie = layout.unsigned(_number(cookie))
+        use = Use(
+            _number(time_ns),
+            Way(way),
+            0 if way == Way.COMES_IN.value else cookie,
+            Ends(ends.netns, ends.protocol, *own),
+            None if process is None else self.process(process),
+            _number(previous_ns),
+        )
+        return RecordedUse(cookie, use, closed, ended)
+
     @contextlib.contextmanager
     def _checked(self) -> Iterator[None]:
         try:
@@ -146,6 +177,13 @@ class StoreReader:
             if kept and self._has_facts_before(kept[0].first_ns):
                 kept[0] = kept[0]._replace(is_cut=True)
             return _without_deafness(kept, [(int(first), int(last)) for first, last in deaf])
+
+    def _read_witnessed(self) -> list[tuple[int, int]]:
+        """Return the times in which the engine was a witness and nothing of what it told was lost."""
+        lost = self.rows("SELECT first, last FROM unwitnessed ORDER BY first")
+        with self._checked():
+            times = [(one.first_ns, one.last_ns) for one in self.coverage if one.engine == WITNESS]
+            return list(_without(list(_joined(times)), [(_number(first), _number(last)) for first, last in lost]))
 
     def _has_facts_before(self, time_ns: int) -> bool:
         """Say whether an address was seen before a time: then what was recorded then has been dropped."""
@@ -212,6 +250,19 @@ def _without_deafness(recorded: list[Coverage], deaf: list[tuple[int, int]]) -> 
         if heard_ns <= covered.last_ns:
             parts.append(covered._replace(first_ns=heard_ns))
     return parts
+
+
+def _without(times: list[tuple[int, int]], lost: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield what some times have beside others; both are in order and do not overlap among themselves."""
+    for first_ns, last_ns in times:
+        begin_ns = first_ns
+        for lost_first_ns, lost_last_ns in _joined(lost):
+            if begin_ns <= lost_last_ns and lost_first_ns <= last_ns:
+                if begin_ns < lost_first_ns:
+                    yield begin_ns, lost_first_ns - 1
+                begin_ns = lost_last_ns + 1
+        if begin_ns <= last_ns:
+            yield begin_ns, last_ns
 
 
 def _joined(times: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

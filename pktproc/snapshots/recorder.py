@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pktproc.attribution.engine import Engine
+from pktproc.attribution.clocks import monotonic_offset_ns
+from pktproc.attribution.engine import Engine, Witness
 from pktproc.attribution.ownership import Pace
 from pktproc.snapshots.census import Census, Heard, Look
 from pktproc.snapshots.holders import HolderLog
@@ -38,7 +39,8 @@ class Recorder:
     `clock` returns monotonic nanoseconds, `wall_clock` those since the epoch, by which facts are kept. A wall clock
     that is set back begins a new interval of recording. `retention` says what to drop, `namespaces` which
     namespaces there are, if not the engine, `cost_clock` what looks cost, if not time. `postponed` counts looks at
-    single namespaces that were put off, `deaf_times` how often ends of sockets were missed.
+    single namespaces that were put off, `deaf_times` how often ends of sockets were missed. A `witness` tells what
+    happens between looks; `untold` counts what it could not tell.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Recorder:
         retention: Retention | None = None,
         namespaces: Callable[[], frozenset[int]] | None = None,
         cost_clock: Callable[[], int] | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self._engine = engine
+        self._witness = witness
         self._store = store
         self._clock = clock
         self._wall_clock = wall_clock
@@ -73,7 +77,7 @@ class Recorder:
         self._deaf: list[tuple[int, int]] = []
         self._looks = 0
         self._past = Counts(0, 0, 0, 0)
-        self.postponed = self.deaf_times = 0
+        self.postponed = self.deaf_times = self.untold = 0
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -85,7 +89,7 @@ class Recorder:
             cost_clock=self._cost_clock,
             share=self._share,
         )
-        self._census = Census(self._store, self.holders)
+        self._census = Census(self._store, self.holders, self._witness)
 
     @property
     def counts(self) -> Counts:
@@ -93,7 +97,7 @@ class Recorder:
         past = self._past
         return Counts(
             looks=self._looks,
-            sockets=past.sockets + self._census.count,
+            sockets=past.sockets + self._census.count + self._census.uses.count,
             unseen_sockets=past.unseen_sockets + self._census.unseen_count,
             processes=past.processes + self.holders.descriptions.count,
         )
@@ -103,6 +107,7 @@ class Recorder:
         begin_ns = self._wall_clock()
         if self._coverage is not None and begin_ns < max(self._drained_ns, self._latest_ns):
             self._turn_back(self._coverage)
+        self._hear_uses(begin_ns)
         ended = self._engine.ended()
         end_ns = self._wall_clock()
         if self._coverage is not None:
@@ -114,8 +119,18 @@ class Recorder:
             self._heard += [Heard(socket, since_ns, end_ns) for socket in ended.sockets[:room]]
         self._drained_ns = begin_ns
 
+    def _hear_uses(self, now_ns: int) -> None:
+        """Take in what the witness has told, before the ends of sockets, which it may have told of, too."""
+        if self._witness is None:
+            return
+        self.untold += self._census.uses.hear(monotonic_offset_ns(self._clock, self._wall_clock), now_ns)
+        if self._coverage is not None and self._census.uses.is_full:
+            with self._store.transaction():
+                self._census.write_uses()
+
     def heard_nothing(self, until_ns: int) -> None:
         """Take note that no end was told until a time of the wall clock."""
+        self._hear_uses(until_ns)
         self._drained_ns = max(self._drained_ns, until_ns)
 
     def look(self) -> None:
@@ -130,6 +145,7 @@ class Recorder:
             self._write_heard()
             self._look_at_namespaces()
             self._latest_ns = self._wall_clock()
+            self._census.uses.looked()
             self.holders.look()
             self._extend(self._coverage)
         self._looks += 1
@@ -161,6 +177,7 @@ class Recorder:
         self._start_anew()
 
     def _write_heard(self) -> None:
+        self._census.write_uses()
         for heard in self._heard:
             self._census.hear(heard)
         for deaf in self._deaf:

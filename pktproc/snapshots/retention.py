@@ -16,6 +16,7 @@ _SLACK = 10
 _OLD = "last <= :cut AND coalesce(before, last) <= :cut"
 _OLD_SOCKETS = f"SELECT id FROM socket WHERE {_OLD} ORDER BY last LIMIT :batch"  # noqa: S608 - constants
 _DROP_SOCKETS = (
+    f"DELETE FROM use WHERE socket IN ({_OLD_SOCKETS})",  # noqa: S608 - constants
     f"DELETE FROM holder WHERE socket IN ({_OLD_SOCKETS})",  # noqa: S608 - constants
     f"DELETE FROM socket WHERE id IN ({_OLD_SOCKETS})",  # noqa: S608 - constants
 )
@@ -25,6 +26,7 @@ _DROP_OTHERS = (
 )
 _CUT_COVERAGE = (
     "DELETE FROM deaf WHERE last < :cut",
+    "DELETE FROM unwitnessed WHERE last < :cut",
     "DELETE FROM coverage WHERE last < :cut",
     "UPDATE coverage SET first = :cut WHERE first < :cut",
     "DELETE FROM host WHERE id NOT IN (SELECT host FROM coverage)",

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pktproc.attribution.engine import Use
 from pktproc.errors import StoreError
 from pktproc.model import Process, Socket
 from pktproc.snapshots import layout
@@ -153,6 +154,10 @@ class Store:
         """Take note of a time in which ends of sockets were missed."""
         self.execute("INSERT INTO deaf (first, last) VALUES (?, ?)", (first_ns, last_ns))
 
+    def add_unwitnessed(self, first_ns: int, last_ns: int) -> None:
+        """Take note of a time in which uses of sockets were missed."""
+        self.execute("INSERT INTO unwitnessed (first, last) VALUES (?, ?)", (first_ns, last_ns))
+
     # Facts.
 
     def add_address(self, netns: int, address: bytes, *, broadcast: bool, after_ns: int | None, first_ns: int) -> int:
@@ -193,6 +198,28 @@ class Store:
     def end_socket(self, row: int, last_ns: int, before_ns: int | None) -> None:
         """Take note that a socket is gone."""
         self.execute("UPDATE socket SET last = ?, before = ? WHERE id = ?", (last_ns, before_ns, row))
+
+    def begin_socket(self, row: int, first_ns: int) -> None:
+        """Take note that a socket was there earlier than a look has found it."""
+        self.execute("UPDATE socket SET first = ?1, after = min(after, ?1) WHERE id = ?2", (first_ns, row))
+
+    def describe_socket(self, row: int, socket: Socket) -> None:
+        """Take note of what a look has found a socket to be of which only uses were told until then."""
+        self.execute(layout.DESCRIBE_SOCKET, (*socket[:8], *socket[9:], row))
+
+    def close_socket(self, row: int, closed_ns: int) -> None:
+        """Take note of exactly when a socket was closed."""
+        statement = "UPDATE socket SET first = min(first, ?1), last = ?1, before = ?1, closed = ?1 WHERE id = ?2"
+        self.execute(statement, (closed_ns, row))
+
+    def add_use(self, row: int, use: Use, process: int | None, time_ns: int, previous_ns: int) -> None:
+        """Add what was done with a socket; the times are those since the epoch."""
+        values = (row, use.way.value, process, time_ns, previous_ns, *use.ends[2:])
+        self.execute(layout.ADD_USE, values)
+
+    def exit_process(self, row: int, ended_ns: int) -> None:
+        """Take note of exactly when a process ended."""
+        self.execute("UPDATE process SET ended = ? WHERE id = ?", (ended_ns, row))
 
     def add_holder(self, socket: int, process: int, after_ns: int | None, first_ns: int) -> None:
         """Take note that a process holds a socket."""

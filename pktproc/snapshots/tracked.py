@@ -26,7 +26,8 @@ class TrackedSocket:
 
     `row` is None for a connection that nobody has accepted yet, which is not in the store. `missed` is set while the
     last look missed it: when it was seen last, and the time of that look. `verified_ns` is when everyone was last asked
-    about its holders.
+    about its holders. Of a socket that a witness told of, `used_ns` is its last use that was told, `unshown_looks` how
+    many looks have not found it since, and `is_over` says that its end was told.
     """
 
     socket: Socket
@@ -36,3 +37,6 @@ class TrackedSocket:
     missed: tuple[int, int] | None = None
     verified_ns: int | None = None
     holders: dict[ProcessId, Holding] = field(default_factory=dict)
+    used_ns: int = 0
+    unshown_looks: int = 0
+    is_over: bool = False

@@ -13,7 +13,7 @@ from scapy.packet import Packet
 
 from attribution.host import CLOSE, ESTABLISHED, HOME, LISTEN, NS_PER_S, End
 from attribution.traffic import ends_of
-from pktproc.attribution.history import Coverage, RecordedAddress, RecordedHolder, RecordedSocket, Span
+from pktproc.attribution.history import Coverage, RecordedAddress, RecordedHolder, RecordedSocket, Span, Testimony
 from pktproc.attribution.replay import ReplayAttributor
 from pktproc.model import (
     UNSPECIFIED_V4,
@@ -136,6 +136,9 @@ class Record:
             for holder in recorded.holders
             if holder.span.first_ns >= first_ns
         )
+
+    def testimonies(self) -> Sequence[Testimony]:
+        return ()
 
     def _on(self, netns: int, protocol: int, local_port: int) -> list[RecordedSocket]:
         return [

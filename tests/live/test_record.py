@@ -111,7 +111,7 @@ def test_a_connection_has_the_time_in_which_it_was(left: Namespace, right: Names
 def test_a_connection_between_two_looks_is_known_by_its_end(left: Namespace, right: Namespace, store: Path) -> None:
     with (
         Program("tcp_server", right.v4, 7992, namespace=right).ready(),
-        Recorder(store, interval_s=60) as recorder,
+        Recorder(store, "--engine", "netlink", interval_s=60) as recorder,
     ):
         begun = time.time()
         with Program("tcp_client", right.v4, 7992, "--reset", "--leave", namespace=left) as client:

@@ -19,7 +19,7 @@ from pktproc.snapshots.reader import StoreReader
 from pktproc.snapshots.store import Store
 from snapshots.bench import OURS, THEIRS, Bench
 
-TABLES = ["host", "coverage", "deaf", "address", "process", "socket", "holder"]
+TABLES = ["host", "coverage", "deaf", "address", "process", "socket", "holder", "use", "unwitnessed"]
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def first_format(path: Path) -> None:
 
 def test_the_first_format_is_read_as_it_is_and_brought_up_to_date_by_a_writer(path: Path) -> None:
     first_format(path)
-    for number in (1, 2):
+    for number in range(1, len(layout.MIGRATIONS)):
         path.chmod(0o400)
         before = path.read_bytes()
         with closing(StoreReader(path)) as reader:
@@ -180,7 +180,7 @@ def test_the_first_format_is_read_as_it_is_and_brought_up_to_date_by_a_writer(pa
         assert path.read_bytes() == before
         assert sqlite(path, "PRAGMA user_version").strip() == str(number)
         path.chmod(0o600)
-        Store(path).close()
+        Store(path, migrations=layout.MIGRATIONS[: number + 1]).close()
     assert sqlite(path, "SELECT name, unit FROM process").strip() == "curl|"
 
 
