@@ -10,6 +10,7 @@ import errno
 import functools
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from pktproc.errors import Denied, EngineError, Unsupported
 _NAMES = ("libbpf.so.1", "libbpf.so.0")
 _STRICT_ALL = 0xFFFFFFFF  # libbpf_legacy.h; makes libbpf 0 report errors as libbpf 1 does
 _BTF_KIND_TYPEDEF = 8
+_LIBBPF_DEBUG = 2  # libbpf.h, enum libbpf_print_level
 _LOG_LINE_BYTES = 4096
 _MOST_LOG_LINES = 200
 _SOCKET_FILTER = 1  # enum bpf_prog_type, linux/bpf.h
@@ -61,21 +63,24 @@ def library() -> ctypes.CDLL:
 
 
 class Log:
-    """Keep what libbpf says instead of printing it, as long as this object is open."""
+    """Keep the latest of what libbpf says instead of printing it, as long as this object is open.
+
+    It tells of each instruction that it fits to the kernel, thousands of them, before it tells what the kernel refuses.
+    """
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.lines: deque[str] = deque(maxlen=_MOST_LOG_LINES)
         self._format = ctypes.CDLL(None).vsnprintf
         self._format.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p)
         self._hear = _PRINT(self._take)
         self._before = library().libbpf_set_print(self._hear)
 
     def _take(self, level: int, form: bytes, arguments: int) -> int:
-        del level
+        if level >= _LIBBPF_DEBUG:
+            return 0
         line = ctypes.create_string_buffer(_LOG_LINE_BYTES)
         self._format(line, _LOG_LINE_BYTES, form, arguments)
-        if len(self.lines) < _MOST_LOG_LINES:
-            self.lines.append(line.value.decode(errors="replace"))
+        self.lines.append(line.value.decode(errors="replace"))
         return 0
 
     def refused(self) -> list[str]:

@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from pktproc.errors import Unsupported
+from pktproc.errors import EngineError, Unsupported
 from pktproc.kernel.cgroups import cgroup_root
 from pktproc.kernel.ebpf import libbpf
 from pktproc.kernel.ebpf.events import Kind, ProcessEvent, SocketEvent, decode, process_facts
@@ -214,3 +215,19 @@ def test_cgroup_v2_is_found_wherever_it_is_mounted() -> None:
 def test_without_cgroup_v2_the_message_says_how_to_mount_it() -> None:
     with pytest.raises(Unsupported, match="mount -t cgroup2"):
         cgroup_root(MOUNTS.splitlines()[0])
+
+
+def test_the_program_that_the_kernel_refuses_is_found_however_much_libbpf_says_before(tmp_path: Path) -> None:
+    good = "\n".join(f'SEC("cgroup_skb/egress") int good{n}(void *skb) {{ return 1; }}' for n in range(200))
+    source = tmp_path / "refused.bpf.c"
+    source.write_text(
+        f'#define SEC(name) __attribute__((section(name), used))\n{good}\nchar LICENSE[] SEC("license") = "GPL";\n'
+        'SEC("cgroup_skb/egress") int bad(void *skb) { return *(volatile int *)8; }\n'
+    )
+    compiled = source.with_suffix(".o")
+    subprocess.run(["clang", "-g", "-O2", "-target", "bpf", "-c", source, "-o", compiled], check=True)
+    with closing(libbpf.Log()) as log, closing(libbpf.BpfObject(compiled.read_bytes())) as loaded:
+        assert "bad" in set(loaded.programs())
+        with pytest.raises(EngineError):
+            loaded.load()
+        assert log.refused() == ["bad"]
