@@ -775,11 +775,12 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(sched_process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
 	struct execution_event *event = reserve(sizeof(*event));
-	unsigned long start = BPF_CORE_READ(task, mm, arg_start);
-	unsigned long bytes = BPF_CORE_READ(task, mm, arg_end) - start;
+	unsigned long start, bytes;
 
-	if (!event)
+	if (!event) /* at once, or Linux 6.1 takes it for possible later on that there was room after all */
 		return 0;
+	start = BPF_CORE_READ(task, mm, arg_start);
+	bytes = BPF_CORE_READ(task, mm, arg_end) - start;
 	event->of.time_ns = bpf_ktime_get_ns();
 	event->of.kind = EXECUTED;
 	describe(&event->of.process, task);
