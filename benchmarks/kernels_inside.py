@@ -1,0 +1,75 @@
+"""What `benchmarks.kernels` runs in each of its machines: which hooks are on, and storms of short-lived processes."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import signal
+
+from bed.namespaces import Namespace, NamespacePair
+from bed.program import Program
+from bed.sniff import Sniff
+from bed.verdict import judge, judge_processes
+from benchmarks.measuring import print_table
+from kernel.ebpf.exact_bed import ExactProgram
+from pktproc.errors import EngineError
+from pktproc.kernel.ebpf.examination import examine_hooks
+
+BEGIN, END = "-- begin of the findings --", "-- end of the findings --"
+PORT = 7000
+
+
+def main() -> None:
+    """Print the findings."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=300)
+    options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    print(BEGIN)
+    try:
+        print(f"Linux {platform.release()}\n")
+        for finding in examine_hooks():
+            print(f"- {finding.what}: {finding.state}, {finding.detail}")
+        print()
+        with NamespacePair() as pair:
+            rows = [
+                (transport, parallel, *storm(pair.left, pair.right, transport, parallel, options.count))
+                for transport in ("tcp", "udp")
+                for parallel in (1, 32)
+            ]
+        header = ("storm", "at a time", "right", "unknown", "wrong", "server right", "server unknown", "server wrong")
+        print_table(header, rows)
+    except (AssertionError, EngineError, OSError) as error:
+        print(f"failed: {error}")
+    print(END)
+
+
+def storm(left: Namespace, right: Namespace, transport: str, parallel: int, count: int) -> tuple[int, ...]:
+    """Return how many processes, and how many ends of packets at the server, were right, unknown and wrong."""
+    kind = ["--udp"] if transport == "udp" else []
+    crowd = (right.v4, PORT, "--count", count, "--parallel", parallel, "--port", 20000, *kind)
+    with (
+        Program(f"{transport}_server", right.v4, PORT, namespace=right).ready() as server,
+        Sniff("--engine", "ebpf", f"{transport} port {PORT}", on=(left, right)) as sniff,
+        ExactProgram("crowd", *crowd, namespace=left).ready() as program,
+    ):
+        program.say()
+        program.expect("done", timeout=300)
+        truth = {(transport, left.v4, child["port"]): child["child"] for child in program.events("child")}
+        packets = sniff.stop().packets
+    clients = judge_processes(packets, truth)
+    if clients.unknown or clients.wrong:
+        print(f"{transport}, {parallel} at a time: {clients}\n")
+    ends = judge(packets, {(transport, right.v4, PORT): server.pid})
+    return (
+        clients.right,
+        clients.unknown.total(),
+        clients.wrong,
+        ends.right + ends.shared,
+        ends.unknown.total(),
+        ends.wrong,
+    )
+
+
+if __name__ == "__main__":
+    main()
