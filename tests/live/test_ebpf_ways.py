@@ -7,11 +7,12 @@ import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from bed.frames import ethernet, ipv4, udp
-from bed.namespaces import Namespace
+from bed.namespaces import Namespace, NamespacePair
 from bed.program import Program
 from bed.sniff import Packet
 from kernel.ebpf.exact_bed import ExactProgram, ExactSniff
@@ -19,7 +20,18 @@ from pktproc.kernel.cgroups import cgroup_root
 
 PORT = 7700
 MPTCP = 262
+FAMILY = {"v4": "ip", "v6": "ip6"}  # in pcap-filter(7)
 HEADERS_BYTES = 110  # more than the headers of a packet without data, with all options that there is room for
+
+
+class Protocol(NamedTuple):
+    """A transport over a version of IP."""
+
+    transport: str
+    version: str
+
+    def address(self, namespace: Namespace) -> str:
+        return str(getattr(namespace, self.version))
 
 
 @pytest.fixture
@@ -54,49 +66,55 @@ def named(packets: list[Packet], side: str, address: str) -> set[tuple[int | Non
         ("io_uring", "io_uring"),
     ],
 )
-@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize(
+    "protocol", [Protocol("tcp", "v4"), Protocol("tcp", "v6"), Protocol("udp", "v4"), Protocol("udp", "v6")]
+)
 def test_who_uses_a_socket_is_named_and_not_who_made_it(
-    left: Namespace, right: Namespace, transport: str, send: str, receive: str
+    left: Namespace, right: Namespace, protocol: Protocol, send: str, receive: str
 ) -> None:
+    transport, ours, theirs = protocol.transport, protocol.address(left), protocol.address(right)
     if transport == "udp" and receive == "splice":
         receive = "read"  # a datagram socket cannot be spliced from
     ways = ("--send", send, "--receive", receive, "--protocol", {"tcp": 6, "udp": 17}[transport])
     with (
-        Program(f"{transport}_server", right.v4, PORT, namespace=right).ready() as server,
+        Program(f"{transport}_server", theirs, PORT, namespace=right).ready() as server,
         ExactSniff(f"{transport} port {PORT}", on=left) as near,
         ExactSniff(f"{transport} port {PORT}", on=right) as far,
-        ExactProgram("ways", right.v4, PORT, *ways, namespace=left).ready() as client,
+        ExactProgram("ways", theirs, PORT, *ways, namespace=left).ready() as client,
     ):
         if transport == "tcp":  # a block of packets has one answer for a flow; let the handshake be in an earlier one
-            near.wait_for(lambda packet: packet["source"]["ip"] == left.v4)
+            near.wait_for(lambda packet: packet["source"]["ip"] == ours)
         client.say()
         (used,) = client.expect("used")
         near_packets, far_packets = near.stop().packets, far.stop().packets
     child = {(used["child"], "exact", "ebpf")}
-    assert named(near_packets, "source", left.v4) == child
-    assert named(near_packets, "destination", left.v4) == child
-    assert named(far_packets, "source", right.v4) == {(server.pid, "exact", "ebpf")}
-    assert named(far_packets, "destination", right.v4) == {(server.pid, "exact", "ebpf")}
+    assert named(near_packets, "source", ours) == child
+    assert named(near_packets, "destination", ours) == child
+    assert named(far_packets, "source", theirs) == {(server.pid, "exact", "ebpf")}
+    assert named(far_packets, "destination", theirs) == {(server.pid, "exact", "ebpf")}
 
 
+@pytest.mark.parametrize("version", ["v4", "v6"])
 @pytest.mark.parametrize(
-    ("protocol", "expression"), [(MPTCP, f"tcp port {PORT}"), (socket.IPPROTO_UDPLITE, "ip proto 136")]
+    ("protocol", "expression"), [(MPTCP, f"tcp port {PORT}"), (socket.IPPROTO_UDPLITE, "ip proto 136 or ip6 proto 136")]
 )
-def test_who_uses_rarer_transports_is_named(left: Namespace, right: Namespace, protocol: int, expression: str) -> None:
+def test_who_uses_rarer_transports_is_named(pair: NamespacePair, protocol: int, expression: str, version: str) -> None:
+    left, right = pair.left, pair.right
+    ours, theirs = getattr(left, version), getattr(right, version)
     with (
-        ExactProgram("echo", right.v4, PORT, "--protocol", protocol, namespace=right).ready() as server,
+        ExactProgram("echo", theirs, PORT, "--protocol", protocol, namespace=right).ready() as server,
         ExactSniff(expression, on=left) as near,
         ExactSniff(expression, on=right) as far,
-        ExactProgram("ways", right.v4, PORT, "--protocol", protocol, namespace=left).ready() as client,
+        ExactProgram("ways", theirs, PORT, "--protocol", protocol, namespace=left).ready() as client,
     ):
         if protocol == MPTCP:
-            near.wait_for(lambda packet: packet["source"]["ip"] == left.v4)
+            near.wait_for(lambda packet: packet["source"]["ip"] == ours)
         client.say()
         (used,) = client.expect("used")
         near_packets, far_packets = near.stop().packets, far.stop().packets
     for side in ("source", "destination"):
-        assert named(near_packets, side, left.v4) == {(used["child"], "exact", "ebpf")}
-        assert named(far_packets, side, right.v4) == {(server.pid, "exact", "ebpf")}
+        assert named(near_packets, side, ours) == {(used["child"], "exact", "ebpf")}
+        assert named(far_packets, side, theirs) == {(server.pid, "exact", "ebpf")}
 
 
 @pytest.mark.parametrize(
@@ -173,11 +191,13 @@ def test_who_injects_a_frame_is_named(left: Namespace, right: Namespace, protoco
     assert (answer["process"]["pid"], answer["match"], answer["evidence"]) == (inject.pid, "exact", "ebpf")
 
 
-def test_who_sends_by_a_raw_socket_is_named(left: Namespace, right: Namespace) -> None:
+@pytest.mark.parametrize("version", ["v4", "v6"])
+def test_who_sends_by_a_raw_socket_is_named(left: Namespace, right: Namespace, version: str) -> None:
+    ours, theirs = getattr(left, version), getattr(right, version)
     with (
-        ExactSniff(f"ip proto 253 and src {left.v4}", on=left) as sniff,
-        ExactProgram("raw_sender", right.v4, 253, namespace=left).ready() as idle,
-        ExactProgram("raw_sender", right.v4, 253, namespace=left).ready() as sender,
+        ExactSniff(f"{FAMILY[version]} proto 253 and src {ours}", on=left) as sniff,
+        ExactProgram("raw_sender", theirs, 253, namespace=left).ready() as idle,
+        ExactProgram("raw_sender", theirs, 253, namespace=left).ready() as sender,
     ):
         sender.say()
         sender.expect("sent")

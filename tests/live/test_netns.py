@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bed.namespaces import Namespace, NamespacePair
 from bed.program import Program
 from bed.sniff import Sniff
 from bed.verdict import fully_named
 
+ENGINES = pytest.mark.parametrize("engine", ["netlink", "ebpf"])
 
-def test_both_namespaces_are_captured_at_once(pair: NamespacePair) -> None:
+
+@ENGINES
+def test_both_namespaces_are_captured_at_once(pair: NamespacePair, engine: str) -> None:
     left, right = pair.left, pair.right
     with (
         Program("udp_server", right.v4, 7600, namespace=right).ready() as server,
-        Sniff("udp port 7600", on=[left, right]) as sniff,
+        Sniff("--engine", engine, "udp port 7600", on=[left, right]) as sniff,
         Program("udp_client", right.v4, 7600, "--count", 3, namespace=left) as client,
     ):
         (done,) = client.expect("done")
@@ -63,10 +68,11 @@ def test_an_interface_and_loopback_are_captured_together(left: Namespace, right:
     assert len(packets) - len(by_loopback) >= 5
 
 
-def test_pktproc_started_inside_a_namespace_sees_that_one(left: Namespace, right: Namespace) -> None:
+@ENGINES
+def test_pktproc_started_inside_a_namespace_sees_that_one(left: Namespace, right: Namespace, engine: str) -> None:
     with (
         Program("udp_server", right.v4, 7603, namespace=right).ready(),
-        Sniff("udp port 7603", inside=left, interface="any") as sniff,
+        Sniff("--engine", engine, "udp port 7603", inside=left, interface="any") as sniff,
         Program("udp_client", right.v4, 7603, namespace=left) as client,
     ):
         (done,) = client.expect("done")
@@ -74,12 +80,15 @@ def test_pktproc_started_inside_a_namespace_sees_that_one(left: Namespace, right
     assert fully_named(packets, {("udp", *done["local"]): client.pid}).total == len(packets) == 2
 
 
-def test_a_process_that_lives_in_another_namespace_than_its_socket_is_named(left: Namespace, right: Namespace) -> None:
+@ENGINES
+def test_a_process_that_lives_in_another_namespace_than_its_socket_is_named(
+    left: Namespace, right: Namespace, engine: str
+) -> None:
     """A socket stays where it was made; its owner may have moved on, or got it from elsewhere."""
     with (
         Program("udp_server", right.v4, 7604, namespace=right).ready(),
         Program("move_away", right.v4, 7604, f"/run/netns/{right.name}", namespace=left).ready() as mover,
-        Sniff("udp port 7604", on=left) as sniff,
+        Sniff("--engine", engine, "udp port 7604", on=left) as sniff,
     ):
         mover.say()
         (done,) = mover.expect("done")
