@@ -50,11 +50,10 @@ class AddressSocket:
         broadcast: set[bytes] = set()
         for own, everybody in self._receive():
             local.add(own)
-            if everybody:
-                broadcast.add(everybody)
+            broadcast |= everybody
         return Addresses(frozenset(local), frozenset(broadcast))
 
-    def _receive(self) -> Iterator[tuple[bytes, bytes]]:
+    def _receive(self) -> Iterator[tuple[bytes, frozenset[bytes]]]:
         while True:
             for message in netlink.messages(self._socket.recv(1 << 16)):
                 if message.sequence != self._sequence:
@@ -65,15 +64,31 @@ class AddressSocket:
                     yield from _parse_address(message.payload)
 
 
-def _parse_address(payload: memoryview) -> Iterator[tuple[bytes, bytes]]:
+def _parse_address(payload: memoryview) -> Iterator[tuple[bytes, frozenset[bytes]]]:
+    """Yield an address with the broadcast addresses that come with it."""
     # On a point-to-point link IFA_ADDRESS is the peer and IFA_LOCAL this host (linux/if_addr.h).
     found = dict(netlink.attributes(payload[_IFADDRMSG.size :]))
     value = found.get(_IFA_LOCAL, found.get(_IFA_ADDRESS, memoryview(b"")))
     if len(value) == 4:
-        everybody = bytes(found.get(_IFA_BROADCAST, b""))
-        yield V4_MAPPED_PREFIX + bytes(value), V4_MAPPED_PREFIX + everybody if len(everybody) == 4 else b""
+        network = bytes(found.get(_IFA_ADDRESS, value))
+        everybody = {bytes(found.get(_IFA_BROADCAST, b"")), _last_of_network(network, payload[1])}
+        yield (
+            V4_MAPPED_PREFIX + bytes(value),
+            frozenset(V4_MAPPED_PREFIX + address for address in everybody if len(address) == 4),
+        )
     elif len(value) == 16:
-        yield bytes(value), b""
+        yield bytes(value), frozenset()
+
+
+def _last_of_network(address: bytes, prefix_bits: int) -> bytes:
+    """Return the last address of a network, which the kernel takes for broadcasts whether it was told so or not.
+
+    See fib_add_ifaddr in net/ipv4/fib_frontend.c. Empty for networks that are too small to have one (RFC 3021).
+    """
+    if prefix_bits >= 31:
+        return b""
+    hosts = (1 << 32 - prefix_bits) - 1
+    return (int.from_bytes(address) | hosts).to_bytes(4)
 
 
 def from_procfs(net: Path) -> Addresses:

@@ -48,14 +48,10 @@ def inode_of(sock: socket.socket) -> int:
 
 
 def listed_by_ip(space: Namespace) -> tuple[set[bytes], set[bytes]]:
-    """Return the addresses and broadcast addresses that ip(8) lists."""
-    local, broadcast = set(), set()
-    for line in space.run("ip", "-o", "address").splitlines():
-        words = line.split()
-        local.add(pack_address(words[3].partition("/")[0]))
-        if "brd" in words:
-            broadcast.add(pack_address(words[words.index("brd") + 1]))
-    return local, broadcast
+    """Return the addresses that ip(8) lists, and those that the kernel's own routes take for broadcasts."""
+    local = {pack_address(line.split()[3].partition("/")[0]) for line in space.run("ip", "-o", "address").splitlines()}
+    routes = space.run("ip", "-4", "route", "show", "table", "local", "type", "broadcast").splitlines()
+    return local, {pack_address(line.split()[1 if line.startswith("broadcast") else 0]) for line in routes}
 
 
 def test_one_tuple_in_two_namespaces_is_two_sockets(engine: NetlinkEngine, pair: NamespacePair) -> None:
@@ -215,7 +211,9 @@ def test_ends_are_heard_in_namespaces_that_were_asked(engine: NetlinkEngine, pai
 def test_addresses_are_those_of_ip(engine: NetlinkEngine, pair: NamespacePair) -> None:
     left = pair.left
     left.run("ip", "address", "add", "10.77.9.1", "peer", "10.77.9.2", "dev", left.interface)
+    left.run("ip", "address", "add", "10.77.7.1", "peer", "10.77.6.2/24", "dev", left.interface)
     left.run("ip", "address", "add", "10.77.8.1/24", "brd", "+", "dev", left.interface)
+    left.run("ip", "address", "add", "10.77.5.0/31", "dev", left.interface)
     found = engine.addresses(left.inode)
     assert (set(found.local), set(found.broadcast)) == listed_by_ip(left)
     assert pack_address("10.77.9.1") in found.local
