@@ -7,6 +7,7 @@ import struct
 
 from bed.namespaces import Namespace
 
+End = tuple[str, int]
 ETHERTYPE_IPV4 = 0x0800
 ETHERTYPE_VLAN = 0x8100
 
@@ -27,6 +28,17 @@ def ipv4(source: str, destination: str, protocol: int, payload: bytes) -> bytes:
 def udp(source_port: int, destination_port: int, payload: bytes) -> bytes:
     """Return a UDP datagram (RFC 768) without a checksum."""
     return struct.pack("!HHHH", source_port, destination_port, 8 + len(payload), 0) + payload
+
+
+def tcp(source: End, destination: End, *, sequence: int, acknowledgement: int, flags: int, data: bytes = b"") -> bytes:
+    """Return a TCP segment (RFC 9293 section 3.1) over IPv4, with its checksum."""
+    numbers = (source[1], destination[1], sequence & 0xFFFFFFFF, acknowledgement & 0xFFFFFFFF)
+    header = struct.pack("!HHIIBBHHH", *numbers, 0x50, flags, 1000, 0, 0)
+    addresses = socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
+    pseudo = addresses + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(header) + len(data))
+    text = pseudo + header + data
+    checksum = _checksum(text + bytes(len(text) % 2))
+    return header[:16] + struct.pack("!H", checksum) + header[18:] + data
 
 
 def _mac(text: str) -> bytes:

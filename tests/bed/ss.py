@@ -17,3 +17,8 @@ def socket_holders(namespace: Namespace, transport: str) -> dict[tuple[str, int]
         key = address.strip("[]").split("%")[0].removeprefix("::ffff:"), int(port)
         holders.setdefault(key, set()).update(int(pid) for pid in _HOLDER.findall(line))
     return holders
+
+
+def states_of(namespace: Namespace, local: tuple[str, int]) -> list[str]:
+    """Return the states of all TCP sockets with a local address and port."""
+    return [line.split()[0] for line in namespace.run("ss", "-Hant", f"src {local[0]}:{local[1]}").splitlines()]

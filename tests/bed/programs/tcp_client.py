@@ -29,8 +29,8 @@ def main() -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     try:
         sock.connect((peer, options.port))
-    except ConnectionRefusedError:
-        tell("refused")
+    except (ConnectionRefusedError, TimeoutError) as error:
+        tell("refused" if isinstance(error, ConnectionRefusedError) else "timed out", local=end(sock.getsockname()))
         wait_for_line()
         return
     tell("ready", local=end(sock.getsockname()), remote=end(sock.getpeername()))
