@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from bed.namespaces import Namespace
-from bed.program import Command, Program
+from bed.program import Command, Program, program_command, program_environment
 from bed.sniff import Packet, Sniff
 from bed.verdict import Verdict, judge, processes_at
 
@@ -16,6 +16,7 @@ ECHO = "icmp or (icmp6 and (ip6[40] == 128 or ip6[40] == 129))"
 ERRORS = "icmp[icmptype] == 3 or (icmp6 and ip6[40] == 1)"
 
 
+RAW_PINGS = "net.ipv4.ping_group_range=1 0"  # as the kernel has it: nobody may open ping sockets
 EXACT_OR_NOT = pytest.mark.parametrize("engine", ["netlink", "ebpf"])
 
 
@@ -57,6 +58,28 @@ def test_ping_is_named_and_the_answering_kernel_is_not_a_process(
     assert (requests.right, replies.right) == (10, 10), f"{requests}\n{replies}"
     assert set(processes_at(client_side, ours)) == {(ping.pid, "ping")}
     assert reasons(server_side, "source", theirs) == {"kernel": 10}
+
+
+@pytest.mark.parametrize("program", ["ping", "ping_socket"])
+@pytest.mark.parametrize("version", ["v4", "v6"])
+def test_who_pings_once_and_is_gone_is_named_by_the_kernel_s_word(
+    left: Namespace, right: Namespace, program: str, version: str
+) -> None:
+    """Three processes that live for a millisecond; what looks can tell comes too late for them."""
+    ours, theirs = getattr(left, version), getattr(right, version)
+    left.run("sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647" if program == "ping_socket" else RAW_PINGS)
+    command = ["ping", "-c1", theirs] if program == "ping" else program_command(program, theirs, "--count", 1)
+    with Sniff("--engine", "ebpf", ECHO, on=left) as sniff:
+        pids = []
+        for _ in range(3):
+            with Command(command, left, program_environment()) as pinging:
+                assert pinging.finish() == 0
+                pids.append(pinging.pid)
+        packets = of_icmp(sniff.stop().packets)
+    for side in ("source", "destination"):
+        answers = [packet["pktproc"][side] for packet in packets if packet[side]["ip"] == ours]
+        assert [answer.get("process", {}).get("pid") for answer in answers] == pids
+        assert {(answer["match"], answer["evidence"]) for answer in answers} == {("exact", "ebpf")}
 
 
 @EXACT_OR_NOT

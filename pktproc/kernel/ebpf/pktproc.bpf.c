@@ -375,8 +375,8 @@ int sock_release(struct bpf_sock *ctx)
 struct transport {
 	__be16 source;
 	__be16 destination;
-	__be16 checksum;
-	__be16 id; /* of an ICMP echo */
+	__be16 id; /* of an ICMP echo (RFC 792) */
+	__be16 rest;
 };
 
 struct v4_header {
