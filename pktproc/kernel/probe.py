@@ -52,7 +52,7 @@ _ROOT = (
 )
 _CAPABILITIES = (
     ("CAP_NET_RAW", 13, "open packet sockets", True),
-    ("CAP_NET_ADMIN", 12, "hear of sockets that end; large capture buffers", False),
+    ("CAP_NET_ADMIN", 12, "hear of sockets that end; large capture buffers; eBPF at cgroups", False),
     ("CAP_SYS_PTRACE", 19, "look into the processes of other users", False),
     ("CAP_DAC_READ_SEARCH", 2, "list the open files of other users' processes", False),
     ("CAP_SYS_ADMIN", 21, "enter other network namespaces", False),

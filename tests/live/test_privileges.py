@@ -9,10 +9,11 @@ import pytest
 
 from bed.namespaces import Namespace
 from bed.program import Command, Program
-from bed.sniff import Captured, Sniff, pktproc_command
-from bed.verdict import fully_named, judge
+from bed.sniff import Captured, Packet, Sniff, pktproc_command
+from bed.verdict import fully_named, judge, judge_processes
 
 NOBODY = "65534"
+FOR_EBPF = ("net_raw", "bpf", "perfmon", "net_admin", "sys_ptrace")
 ENGINES = pytest.mark.parametrize("engine", ["netlink", "procfs"])
 
 
@@ -69,6 +70,52 @@ def test_processes_of_others_have_a_reason_and_the_lack_is_said_once(
 def test_everything_is_named_with_the_two_capabilities_that_it_takes(left: Namespace, right: Namespace) -> None:
     captured, end, pid = capture(left, right, as_nobody("net_raw", "sys_ptrace"), [], "netlink")
     assert fully_named(captured.packets, {end: pid}).total == 6
+
+
+def test_the_kernel_tells_all_to_who_has_the_capabilities_for_it_and_not_root(left: Namespace) -> None:
+    """A server that is older than the capture, and a storm of processes that no look can catch."""
+    assert_all_are_named(*capture_storm(as_nobody(*FOR_EBPF), inside=left))
+
+
+def test_who_gave_up_root_is_told_all_by_the_kernel(left: Namespace) -> None:
+    assert_all_are_named(*capture_storm([], "-Z", "nobody", on=left))
+
+
+@pytest.mark.parametrize("lacking", ["net_admin", "bpf", "perfmon"])
+def test_each_capability_that_the_kernel_s_word_takes_is_named_if_it_lacks(left: Namespace, lacking: str) -> None:
+    prefix = as_nobody(*(capability for capability in FOR_EBPF if capability != lacking))
+    with Command([*prefix, *pktproc_command("sniff", "--engine", "ebpf", "-i", left.interface)], left) as sniff:
+        assert sniff.finish() == 3, sniff.describe()
+    (line,) = sniff.stderr.so_far()
+    assert f"CAP_{lacking.upper()}" in line
+
+
+def capture_storm(
+    prefix: list[str], *options: str, on: Namespace | tuple[()] = (), inside: Namespace | None = None
+) -> tuple[int, dict[int, int], list[Packet]]:
+    """Return what the engine ebpf sees of a storm on loopback, the server's pid, the clients' by their ports."""
+    space = inside or on
+    assert isinstance(space, Namespace)
+    with (
+        Program("tcp_server", "127.0.0.1", 7803, namespace=space).ready() as server,
+        Sniff(
+            "--engine", "ebpf", *options, "tcp port 7803", on=on, inside=inside, interface="lo", prefix=prefix
+        ) as sniff,
+        Program("storm", "127.0.0.1", 7803, "--count", 100, "--life-ms", 0, namespace=space).ready() as storm,
+    ):
+        storm.say()
+        storm.expect("done")
+        clients = {child["port"]: child["child"] for child in storm.events("child")}
+        assert len(clients) == 100
+        return server.pid, clients, sniff.stop().packets
+
+
+def assert_all_are_named(server: int, clients: dict[int, int], packets: list[Packet]) -> None:
+    """Raise AssertionError unless every end of every packet has its own process, by the word of the kernel."""
+    ends = {("tcp", "127.0.0.1", port): pid for port, pid in clients.items()}
+    assert fully_named(packets, {**ends, ("tcp", "127.0.0.1", 7803): server}).total == 2 * len(packets)
+    of_storm = judge_processes(packets, ends)
+    assert (of_storm.right, of_storm.wrong) == (100, 0), of_storm
 
 
 @pytest.mark.parametrize("prefix", [as_nobody(), as_bare_root()], ids=["nobody", "bare root"])

@@ -12,12 +12,15 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from pktproc.errors import Denied, EngineError, Unsupported
+from pktproc.kernel.probe import effective_capabilities
 
 _NAMES = ("libbpf.so.1", "libbpf.so.0")
 _STRICT_ALL = 0xFFFFFFFF  # libbpf_legacy.h; makes libbpf 0 report errors as libbpf 1 does
+_CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39  # linux/capability.h
 _BTF_KIND_TYPEDEF = 8
 _LIBBPF_DEBUG = 2  # libbpf.h, enum libbpf_print_level
 _LOG_LINE_BYTES = 4096
@@ -220,10 +223,16 @@ def _read(descriptor: int) -> bytes:
             continue
 
 
+def _lacks_privileges() -> bool:
+    """Say whether the verifier may refuse, with EACCES, what it permits to the privileged."""
+    held = effective_capabilities(Path("/proc/self/status").read_text(encoding="utf-8", errors="replace"))
+    return not (held >> _CAP_SYS_ADMIN & 1 or (held >> _CAP_BPF & 1 and held >> _CAP_PERFMON & 1))
+
+
 def failure(what: str, code: int) -> EngineError:
     """Return the error for what the kernel or libbpf refused with an errno."""
     text = f"eBPF: {what}: {os.strerror(code) if code else 'refused'}"
-    if code == errno.EPERM:
+    if code == errno.EPERM or (code == errno.EACCES and _lacks_privileges()):
         return Denied(f"{text}: run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")
     if code in (errno.EACCES, errno.ENOENT, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ESRCH):
         return Unsupported(f"{text}: use a kernel with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF")
