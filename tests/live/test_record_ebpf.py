@@ -175,3 +175,47 @@ def used_s(pid: int) -> float:
     """Return the processor time of a process (proc(5), fields 14 and 15 of stat)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
+
+
+def test_workers_pings_and_raw_packets_between_two_looks_are_named(pair: NamespacePair, store: Path) -> None:
+    left, right = pair.left, pair.right
+    with (
+        Program("tcp_prefork", right.v4, PORT, "--workers", 3, namespace=right).ready() as server,
+        Recorder(store, "--engine", "ebpf", interval_s=RARELY_S) as recorder,
+        Dump(store.with_name("near.pcap"), left, "ip or ip6") as near,
+        ExactProgram("raw_sender", right.v4, 253, namespace=left).ready() as idle,
+    ):
+        with Program("parallel_clients", right.v4, PORT, "--clients", 3, namespace=left) as clients:
+            told = clients.expect("client", 3)
+            served = {event["remote"][1]: event["pid"] for event in server.expect("accepted", 3)}
+        pings = []
+        for address in (right.v4, right.v6):
+            with Command(["ping", "-c1", address], left) as ping:
+                assert ping.finish() == 0
+                pings.append(ping.pid)
+        with ExactProgram("raw_sender", right.v4, 253, namespace=left).ready() as sender:
+            sender.say()
+            sender.expect("sent")
+        capture = near.stop()
+        recorder.stop()
+    packets, _ = enrich(capture, "-s", store)
+    of_clients = {("tcp", *client["local"]): client["pid"] for client in told}
+    verdict = fully_named([p for p in packets if p["network"].get("transport") == "tcp"], of_clients)
+    assert verdict.total >= 3 * 8
+    for port, pid in served.items():
+        own = [p for p in packets if port in (p["source"].get("port"), p["destination"].get("port"))]
+        of_worker = judge(own, {("tcp", right.v4, PORT): pid})
+        assert (of_worker.right, of_worker.wrong) == (of_worker.total, 0), of_worker
+    for address, pid, number in ((left.v4, pings[0], "1"), (left.v6, pings[1], "58")):
+        echoes = [p for p in packets if str(p["network"].get("iana_number")) == number]
+        named = [
+            p["pktproc"][side].get("process", {}).get("pid")
+            for p in echoes
+            for side in ("source", "destination")
+            if p[side]["ip"] == address and p["pktproc"].get(side, {}).get("evidence")
+        ]
+        assert named.count(pid) == 2, named
+        assert set(named) <= {pid, sender.pid, None}  # whose packet is quoted by an error: nobody takes that protocol
+    (raw,) = (p for p in packets if str(p["network"].get("iana_number")) == "253" and p["source"]["ip"] == left.v4)
+    assert raw["pktproc"]["source"]["process"]["pid"] == sender.pid != idle.pid
+    assert raw["pktproc"]["source"]["match"] == "exact"
