@@ -98,13 +98,17 @@ class StoreReader:
 
     def sockets(self, where: str, values: layout.Values) -> list[RecordedSocket]:
         """Return the sockets (`s`) for which an SQL condition is true."""
+        return [recorded for _, recorded in self.numbered_sockets(where, values)]
+
+    def numbered_sockets(self, where: str, values: layout.Values) -> list[tuple[int, RecordedSocket]]:
+        """Return the sockets (`s`) for which an SQL condition is true, each with the number of its row."""
         found: dict[int, list[Row]] = {}
         for row in self.rows(layout.FIND_SOCKETS + where, values):
             found.setdefault(row[0], []).append(row)
         if not found:
             return []
         with self._checked():
-            return [self._socket(rows) for rows in found.values()]
+            return [(number, self._socket(rows)) for number, rows in found.items()]
 
     def process(self, row: int) -> Process:
         """Return the process of a row."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 
 from pktproc.attribution.history import RecordedSocket, Span
 from pktproc.attribution.locality import is_loopback
 from pktproc.attribution.matching import TCP_LISTEN
-from pktproc.model import UNSPECIFIED, UNSPECIFIED_V4, V4_MAPPED_PREFIX, Protocol
+from pktproc.model import DATAGRAM, UNSPECIFIED, UNSPECIFIED_V4, V4_MAPPED_PREFIX, Protocol
 from pktproc.snapshots.layout import Value
 from pktproc.snapshots.reader import StoreReader
 from pktproc.snapshots.wanted import Wanted
@@ -18,6 +19,12 @@ _HAS_PORTS = f"s.raw = 0 AND s.protocol IN {_WITH_PORTS}"
 _LISTENING = (
     "s.netns = ? AND s.protocol = ? AND s.local_port = ? AND s.remote_port = 0 AND s.raw = 0"
     f" AND s.state = {TCP_LISTEN}"
+)
+_DATAGRAMS = tuple(sorted(map(int, DATAGRAM)))
+_OTHER = "(u.remote_address, u.remote_port) <> (s.remote_address, s.remote_port)"
+_FLOWS = (
+    "SELECT s.id, u.local_address, u.local_port, u.remote_address, u.remote_port, min(u.time)"
+    " FROM use u JOIN socket s ON s.id = u.socket"
 )
 _ALWAYS = 1 << 62
 
@@ -33,12 +40,43 @@ def search(reader: StoreReader, wanted: Wanted, from_ns: int = -_ALWAYS, to_ns: 
         )
     then = "coalesce(s.after, s.first) <= :to AND (s.last IS NULL OR coalesce(s.before, s.last) >= :from)"
     found = reader.sockets(f"{then} AND ({' OR '.join(conditions)})", values)
+    if reader.witnessed and (wanted.address is not None or wanted.port is not None):
+        found += _flows(reader, wanted, then, values)
     there = [recorded for recorded in found if _may_overlap(recorded.span, from_ns, to_ns)]
     if wanted.port is None and wanted.address is None:
         there = [recorded for recorded in there if _held_by(recorded, wanted.pid, from_ns, to_ns)]
     else:
         there = list(dict.fromkeys([*there, *_listeners(reader, wanted, there)]))
     return sorted(there, key=lambda recorded: recorded.span.first_ns)
+
+
+def _flows(reader: StoreReader, wanted: Wanted, then: str, values: dict[str, Value]) -> Iterator[RecordedSocket]:
+    """Yield what else unconnected datagram sockets sent to and took from, each as if they were connected with it."""
+    kind = f"s.protocol IN {_DATAGRAMS} AND u.remote_port <> 0 AND {_OTHER}"
+    ends = {
+        (row[0], *row[1:5]): row[5]
+        for row in reader.rows(
+            f"{_FLOWS} WHERE {then} AND {kind} AND ({_exactly(wanted)}) GROUP BY 1, 2, 3, 4, 5", values
+        )
+    }
+    wanted_ids = json.dumps(sorted({row for row, *_ in ends}))
+    by_row = dict(reader.numbered_sockets("s.id IN (SELECT value FROM json_each(?))", (wanted_ids,)))
+    for (row, local_address, local_port, remote_address, remote_port), first_ns in ends.items():
+        recorded = by_row[row]
+        socket = recorded.socket._replace(
+            local_address=local_address, local_port=local_port, remote_address=remote_address, remote_port=remote_port
+        )
+        span = recorded.span._replace(after_ns=first_ns - 1, first_ns=first_ns)
+        yield recorded._replace(socket=socket, span=span._replace(last_ns=max(first_ns, span.last_ns)))
+
+
+def _exactly(wanted: Wanted) -> str:
+    """Return the condition for a use with an end that has the address, the port, or both."""
+    if wanted.address is None:
+        return ":port IN (u.local_port, u.remote_port)"
+    if wanted.port is None:
+        return ":address IN (u.local_address, u.remote_address)"
+    return " OR ".join(f"(u.{side}_port = :port AND u.{side}_address = :address)" for side in ("local", "remote"))
 
 
 def _listeners(reader: StoreReader, wanted: Wanted, found: Iterable[RecordedSocket]) -> Iterator[RecordedSocket]:

@@ -23,6 +23,13 @@ COUNT = 2000
 CHURNED = 120_000
 ROOM = ("-B", "65536")  # KiB, for all packets of a storm
 RARELY_S = 60
+SCATTER = """
+import socket, sys
+sock = socket.socket(type=socket.SOCK_DGRAM)
+for port in sys.argv[2:]:
+    sock.sendto(b"x", (sys.argv[1], int(port)))
+print(sock.getsockname()[1])
+"""
 CHURN = f"""
 import socket
 for _ in range({CHURNED}):
@@ -117,6 +124,21 @@ def test_who_uses_a_socket_is_named_and_not_who_made_it(pair: NamespacePair, sto
     truth = {end: used["child"] if end[1] == left.v4 else server.pid for end in ends}
     assert fully_named(packets, truth).total == 2 * len(packets) >= 4
     assert {p["pktproc"]["source"]["match"] for p in packets if p["source"]["ip"] == left.v4} == {"exact"}
+
+
+def test_all_that_one_socket_sent_to_is_found(pair: NamespacePair, store: Path) -> None:
+    left, right = pair.left, pair.right
+    ports = (PORT + 1, PORT + 2, PORT + 3)
+    with Recorder(store, "--engine", "ebpf", interval_s=RARELY_S) as recorder:
+        with Command(["python3", "-S", "-c", SCATTER, right.v4, *map(str, ports)], left) as scatter:
+            assert scatter.finish() == 0
+            (port,) = scatter.stdout.so_far()
+        recorder.stop()
+    for there in ports:
+        for wanted in (f":{there}", f"{right.v4}:{there}"):
+            (one,) = who(store, wanted, netns=left)
+            assert (one["local"]["port"], one["remote"]["port"], pids(one)) == (int(port), there, [scatter.pid])
+    assert {one["remote"]["port"] for one in who(store, right.v4, netns=left)} == set(ports)
 
 
 def test_where_the_kernel_could_not_tell_all_looks_answer_and_nothing_is_guessed(
