@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.kernels_inside import BEGIN, END
+from benchmarks.kernels_inside import BEGIN, END, FAILED
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("linux-image-6.1.0-50-cloud-amd64", "linux-image-6.12.100+deb12-cloud-amd64")
@@ -60,11 +60,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="processes of each storm")
     parser.add_argument("--accelerator", default="tcg,thread=multi", help="of qemu; kvm is faster where it works")
     options = parser.parse_args()
+    failed = False
     for package in options.package or PACKAGES:
         with tempfile.TemporaryDirectory() as directory:
             kernel = Kernel(downloaded(package, options.packages), Path(directory))
             print(f"\n{package}:\n", flush=True)
-            print(kernel.run(f"--count {options.count}", options.accelerator), flush=True)
+            text = kernel.run(f"--count {options.count}", options.accelerator)
+            print(text, flush=True)
+            failed |= FAILED in text
+    sys.exit(failed)
 
 
 def downloaded(package: str, folder: Path) -> Path:

@@ -6,6 +6,8 @@ import argparse
 import platform
 import signal
 
+import bed.program
+import bed.sniff
 from bed.namespaces import Namespace, NamespacePair
 from bed.program import Program
 from bed.sniff import Sniff
@@ -16,7 +18,9 @@ from pktproc.errors import EngineError
 from pktproc.kernel.ebpf.examination import examine_hooks
 
 BEGIN, END = "-- begin of the findings --", "-- end of the findings --"
+FAILED = "failed:"
 PORT = 7000
+PATIENCE_S = 240.0
 
 
 def main() -> None:
@@ -25,6 +29,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    bed.program.TIMEOUT = PATIENCE_S
+    bed.sniff.TIMEOUT = PATIENCE_S  # type: ignore[attr-defined] # which it took from there
     print(BEGIN)
     try:
         print(f"Linux {platform.release()}\n")
@@ -40,7 +46,7 @@ def main() -> None:
         header = ("storm", "at a time", "right", "unknown", "wrong", "server right", "server unknown", "server wrong")
         print_table(header, rows)
     except (AssertionError, EngineError, OSError) as error:
-        print(f"failed: {error}")
+        print(f"{FAILED} {error}")
     print(END)
 
 
