@@ -16,8 +16,7 @@ from pktproc.attribution.lookahead import LookAhead
 from pktproc.capture.live import BLOCK_TIMEOUT_MS, CaptureOptions, LiveCapture
 from pktproc.capture.tap import Statistics
 from pktproc.errors import PktprocError
-from pktproc.kernel.ebpf.engine import EbpfEngine
-from pktproc.kernel.engines import AUTO, open_engine
+from pktproc.kernel.engines import AUTO, open_engine, witness_of
 from pktproc.offloading import Counted, Offloading
 from pktproc.output.counting import counted
 from pktproc.watch import Watch
@@ -56,7 +55,8 @@ class LiveAttribution:
             self.capture = opened.enter_context(closing(LiveCapture(options)))
             self.engine, notes = open_engine(engine, cmdline=cmdline)
             opened.enter_context(closing(self.engine))
-            witness = self.engine if isinstance(self.engine, EbpfEngine) else None
+            witness = witness_of(self.engine)
+            notes += [limit for limit in self.engine.limits if limit not in notes]
             if witness:  # which knows of first packets without any look-up
                 self.capture.dismiss_scouts()
             self.attributor = BatchAttributor(

@@ -16,7 +16,7 @@ from pktproc.attribution.attributor import BatchAttributor
 from pktproc.capture.interfaces import interfaces
 from pktproc.capture.live import CaptureOptions
 from pktproc.kernel import namespaces
-from pktproc.kernel.engines import AUTO, open_engine
+from pktproc.kernel.engines import AUTO, open_engine, witness_of
 from pktproc.live import LiveAttribution
 from pktproc.model import Attribution, Interface, PacketType
 from pktproc.output.dissection import dissect
@@ -60,8 +60,8 @@ class Attributor:
         with pktproc.Attributor() as attributor:
             scapy.sniff(iface="lo", count=10, prn=lambda packet: print(attributor.attribute(packet)))
 
-    `engine` is `auto`, `netlink` or `procfs`; `wait_s` is the longest time that one packet waits for a better answer.
-    Not for packets from files: their sockets are gone. Raise what `pktproc.errors` has, `Denied` above all.
+    `engine` is `auto`, `ebpf`, `netlink` or `procfs`; `wait_s` is the longest time that a packet waits for a better
+    answer. Not for packets from files: their sockets are gone. Raise what `pktproc.errors` has, `Denied` above all.
     """
 
     def __init__(self, engine: str = AUTO, *, wait_s: float = 0.05) -> None:
@@ -69,7 +69,8 @@ class Attributor:
         self._wait_s = wait_s
         self._netns = namespaces.current()
         self._interfaces: dict[str, Interface] = {}
-        self._attributor = BatchAttributor(self._engine, [self._netns], time.monotonic_ns, time.time_ns)
+        witness = witness_of(self._engine)
+        self._attributor = BatchAttributor(self._engine, [self._netns], time.monotonic_ns, time.time_ns, witness)
 
     def attribute(self, packet: Packet) -> PacketAttribution:
         """Return who is at the ends of a packet, and leave it in the packet too.

@@ -62,7 +62,7 @@ class Accounts:
         for use in uses:
             if use.way is Way.COMES_IN:
                 _keep(self._incoming, use.ends, None, _MOST_INCOMING)
-            elif use.way is Way.CREATED:
+            elif use.way is Way.BOUND:
                 _keep(self._makers, use.cookie, (use.ends.protocol, use.process), MOST_SOCKETS)
             elif use.way is Way.CLOSED and use.process is None:
                 if (sight := self._sights.pop(use.cookie, None)) is not None:

@@ -44,7 +44,7 @@ def test_a_connection_that_is_closed_unused_was_of_who_closed_it() -> None:
 
 
 def test_a_datagram_socket_that_only_receives_is_its_makers() -> None:
-    made = Use(1, Way.CREATED, 7, NOWHERE._replace(protocol=Protocol.UDP), CURL)
+    made = Use(1, Way.BOUND, 7, NOWHERE._replace(protocol=Protocol.UDP), CURL)
     assert told(made, Use(2, Way.ARRIVES, 7, ends(Protocol.UDP), None)) == [(7, "udp", 7, 42, False)]
     assert told(made) == []
 
@@ -54,7 +54,7 @@ def test_what_nobody_is_known_for_has_no_process() -> None:
 
 
 def test_raw_and_packet_sockets_are_not_taken_for_others() -> None:
-    raw = Use(1, Way.CREATED, 7, NOWHERE._replace(protocol=255), CURL)
+    raw = Use(1, Way.BOUND, 7, NOWHERE._replace(protocol=255), CURL)
     assert told(raw, Use(2, Way.SENT, 7, ends(Protocol.UDP), CURL)) == []
     assert told(Use(1, Way.SENT, 1 << 63 | 42, ends(Protocol.TCP), CURL)) == []
     assert told(Use(1, Way.SENT, 7, ends(Protocol.ICMP), CURL)) == []

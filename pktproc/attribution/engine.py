@@ -147,12 +147,12 @@ class Engine(Protocol):
 class Way(Enum):
     """What was done with a socket, or happened to it.
 
-    `CREATED` of datagram and raw sockets, `SENT` and `RECEIVED` when another process than before does so, `ARRIVES`
+    `BOUND` of datagram sockets, `SENT` and `RECEIVED` when another process than before does so, `ARRIVES`
     when a flow begins to reach a socket, `COMES_IN` of connections that have no socket yet, `CLOSED` with ends and a
     process if nobody is known to have used the socket before. The numbers are kept in stores.
     """
 
-    CREATED = 1
+    BOUND = 1
     SENT = 2
     RECEIVED = 3
     ARRIVES = 4

@@ -130,7 +130,7 @@ class Usage:
     def _take(self, use: Use) -> None:
         if use.way is not Way.COMES_IN:
             self._take_use(use)
-        if use.way is Way.CREATED:
+        if use.way is Way.BOUND:
             return
         if use.ends.remote_port or use.ends.protocol not in _WITH_PORTS:
             flow = self._flows.get(use.ends)
@@ -147,7 +147,7 @@ class Usage:
         known.changed_ns, known.ends = use.time_ns, use.ends
         if use.way is Way.SENT:
             known.sends(use.time_ns, use.process)
-        elif use.way is Way.CREATED:
+        elif use.way is Way.BOUND:
             known.maker = use.process
         elif use.way is not Way.ARRIVES:
             known.receives(use.time_ns, use.process, use.previous_ns)
@@ -181,8 +181,9 @@ class Usage:
         for cookie in cookies:
             known = self._sockets.get(cookie)
             users = users_in(known, period, outgoing=query.outgoing) if known else []
-            if not users:
-                return _SOON if self._clock() - flow.sockets[cookie][0] < GRACE_NS else _SILENT
+            if not users:  # of what comes in, the reader may still be on its way
+                latest_ns = flow.sockets[cookie][0] if query.outgoing else period.last_ns
+                return _SOON if self._clock() - latest_ns < GRACE_NS else _SILENT
             found += users
         if len(cookies) > 1:
             return self._of_one(found)

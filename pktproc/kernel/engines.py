@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pktproc.errors import EngineError, UsageError
 from pktproc.kernel.ebpf.engine import EbpfEngine
 from pktproc.kernel.netlink_engine import NetlinkEngine
@@ -24,15 +26,24 @@ def open_engine(name: str = AUTO, *, cmdline: bool = True) -> tuple[LocalEngine,
     if name not in ALL:
         message = f"no engine {name!r}: choose from {', '.join(ALL)}"
         raise UsageError(message)
-    if name == ProcfsEngine.name:
-        return ProcfsEngine(cmdline=cmdline), []
-    if name == EbpfEngine.name:
-        exact = EbpfEngine(cmdline=cmdline)
-        return exact, list(exact.limits)
+    if name != AUTO:
+        engine = _ENGINES[name](cmdline=cmdline)
+        return engine, list(engine.limits)
     try:
         engine = NetlinkEngine(cmdline=cmdline)
     except (EngineError, OSError) as error:
-        if name == NetlinkEngine.name:
-            raise
         return ProcfsEngine(cmdline=cmdline), [f"engine procfs, since netlink does not work: {error}"]
     return engine, list(engine.limits)
+
+
+def witness_of(engine: LocalEngine) -> EbpfEngine | None:
+    """Return an engine as the witness that it is, ready for captured packets; None if it is none."""
+    if not isinstance(engine, EbpfEngine):
+        return None
+    engine.attend()
+    return engine
+
+
+_ENGINES: dict[str, Callable[..., LocalEngine]] = {
+    kind.name: kind for kind in (NetlinkEngine, ProcfsEngine, EbpfEngine)
+}

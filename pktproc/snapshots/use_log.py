@@ -125,7 +125,7 @@ class UseLog:
             tracked.is_over = True
 
     def _take(self, use: Use, offset_ns: int, find: Callable[[int, int], TrackedSocket | None]) -> None:
-        if use.way is Way.CREATED:
+        if use.way is Way.BOUND:
             self._makers[use.cookie] = use
         elif use.way is Way.COMES_IN:
             self._requests[use.ends] = use

@@ -199,22 +199,22 @@ def test_the_kernel_is_nobody(host: Host) -> None:
 
 
 def test_a_datagram_is_for_the_socket_that_it_reached(host: Host) -> None:
-    host.happens(5, Way.CREATED, A, cookie=1, protocol=Protocol.UDP, remote_port=0)
-    host.happens(5, Way.CREATED, B, cookie=2, protocol=Protocol.UDP, remote_port=0)
+    host.happens(5, Way.BOUND, A, cookie=1, protocol=Protocol.UDP, remote_port=0)
+    host.happens(5, Way.BOUND, B, cookie=2, protocol=Protocol.UDP, remote_port=0)
     host.happens(10, Way.ARRIVES, cookie=2, protocol=Protocol.UDP)
     assert named(host.ask(9.99, outgoing=False, protocol=Protocol.UDP)) == (Match.EXACT, (B,))
 
 
 def test_a_multicast_datagram_is_for_all_that_it_reached(host: Host) -> None:
     for cookie, who in ((1, A), (2, B)):
-        host.happens(5, Way.CREATED, who, cookie=cookie, protocol=Protocol.UDP, remote_port=0)
+        host.happens(5, Way.BOUND, who, cookie=cookie, protocol=Protocol.UDP, remote_port=0)
         host.happens(10, Way.ARRIVES, cookie=cookie, protocol=Protocol.UDP, local=GROUP)
     account = host.ask(10, outgoing=False, protocol=Protocol.UDP, local=GROUP, fan_out=True)
     assert named(account) == (Match.SHARED, (A, B))
 
 
 def test_an_echo_reply_that_several_raw_sockets_hear_is_for_who_asked(host: Host) -> None:
-    host.happens(5, Way.CREATED, A, cookie=1, protocol=Protocol.ICMP, remote_port=0)
+    host.happens(5, Way.BOUND, A, cookie=1, protocol=Protocol.ICMP, remote_port=0)
     host.happens(10, Way.SENT, B, cookie=2, protocol=Protocol.ICMP)
     for cookie in (1, 2):
         host.happens(11, Way.ARRIVES, cookie=cookie, protocol=Protocol.ICMP)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from pktproc.attribution.engine import Told, Use, Way
-from pktproc.kernel.ebpf.events import Event, Kind, SocketEvent, decode, process_facts
+from pktproc.kernel.ebpf.events import Event, Kind, SocketEvent, process_facts
 from pktproc.kernel.ebpf.lives import NS_PER_TICK, Lives
 from pktproc.kernel.ebpf.programs import Programs
 from pktproc.kernel.netlink_engine import NetlinkEngine
@@ -19,7 +19,7 @@ _MOST_DESCRIBED = 1 << 12
 _MOST_SEEN = 1 << 16
 
 _WAYS: dict[int, Way] = {
-    Kind.CREATED: Way.CREATED,
+    Kind.BOUND: Way.BOUND,
     Kind.SENT: Way.SENT,
     Kind.RECEIVED: Way.RECEIVED,
     Kind.ARRIVES: Way.ARRIVES,
@@ -46,8 +46,16 @@ class EbpfEngine(NetlinkEngine):
         self._seen_otherwise: OrderedDict[int, None] = OrderedDict()
         self._described: dict[bytes, Process | None] = {}
         self._lost = 0
+        self._tell_missing()
+
+    def attend(self) -> None:
+        """Be ready for captured packets: hear also what costs each packet of the host and is for those alone."""
+        self._programs.attend()
+        self._tell_missing()
+
+    def _tell_missing(self) -> None:
         for hook, why in self._programs.missing.items():
-            self.limits.append(f"without the kernel's {hook.program} it is not known {hook.loss}: {why}")
+            self._limit(f"without the kernel's {hook.program} it is not known {hook.loss}: {why}")
 
     def told(self) -> Told:
         """Return what the programs saw since the last call."""
@@ -85,9 +93,8 @@ class EbpfEngine(NetlinkEngine):
     def _events(self) -> Iterator[Event]:
         more = True
         while more:  # but not for what comes in the meantime, of which there may be no end
-            records = self._programs.read()
-            more = records.more
-            yield from decode(records)
+            events, more = self._programs.read()
+            yield from events
 
     def _use(self, event: SocketEvent) -> Use:
         time_ns, kind, cookie, previous_ns, ends, facts = event

@@ -9,14 +9,14 @@
 #define ARGUMENT_BYTES 1024
 
 enum kind {
-	CREATED = 1,    /* a datagram or raw socket was made */
+	BOUND = 1,      /* a datagram socket was bound to a port */
 	SENT = 4,       /* another process than before sends from a socket */
 	RECEIVED = 5,   /* another process than before receives from a socket */
 	ARRIVES = 6,    /* a flow begins to reach a socket; no process in it */
 	COMES_IN = 7,   /* a connection begins to come in, which has no socket yet; neither cookie nor process in it */
 	CLOSED = 8,     /* a socket was closed; process and ends are in it if nobody is known to have used it before */
-	FORKED = 16,
-	EXECUTED = 17,
+	FORKED = 16,    /* of this and the following only the process is meant */
+	EXECUTED = 17,  /* with the number of an execution in the place of the cookie */
 	RENAMED = 18,
 	EXITED = 19,
 };
@@ -42,23 +42,21 @@ struct ends {
 	__u16 padding;
 };
 
-struct socket_event {
+/* Two lines of the processor's cache, of which the first is all that is written of a socket that was closed. */
+struct event {
+	__u32 sequence; /* its place among all events, from 1 on; written last */
+	__u16 kind;
+	__u16 named; /* 1 if there is a process in it */
 	__u64 time_ns; /* CLOCK_MONOTONIC */
-	__u64 kind;
 	__u64 cookie;
 	__u64 previous_ns; /* RECEIVED: when the process before last received; 0 if there was none */
 	struct ends ends;
+	__u32 padding;
 	struct process_facts process;
 };
 
-struct process_event {
-	__u64 time_ns;
-	__u64 kind;
-	struct process_facts process;
-};
-
-struct execution_event {
-	struct process_event of;
+/* A program that begins; those that came since have taken its place if there were too many of them. */
+struct execution {
 	__u32 argument_bytes;
 	__u32 padding;
 	char path[PATH_BYTES]; /* what was loaded: of a script its interpreter */
@@ -76,6 +74,5 @@ struct holding {
 _Static_assert(sizeof(struct holding) == 24, "as HOLDING in events.py");
 _Static_assert(sizeof(struct process_facts) == 48, "as PROCESS in events.py");
 _Static_assert(sizeof(struct ends) == 44, "as ENDS in events.py");
-_Static_assert(sizeof(struct socket_event) == 128, "as SOCKET_EVENT in events.py");
-_Static_assert(sizeof(struct process_event) == 64, "as PROCESS_EVENT in events.py");
-_Static_assert(sizeof(struct execution_event) == 1352, "as EXECUTION_EVENT in events.py");
+_Static_assert(sizeof(struct event) == 128, "as EVENT in events.py");
+_Static_assert(sizeof(struct execution) == 1288, "as EXECUTION in events.py");

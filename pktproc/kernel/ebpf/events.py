@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,19 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from pktproc.attribution.engine import Ends
-from pktproc.kernel.ebpf.ring import Records
+from pktproc.packets.batch import Column
 
 COMM_BYTES = 16
 PATH_BYTES = 256
 ARGUMENT_BYTES = 1024
-_WORD_BYTES = 8  # records begin at multiples of it, and so many bytes are copied at once
 _PROCESS = struct.Struct(f"=QQIIII{COMM_BYTES}s")  # as PROCESS
 
 
 class Kind(IntEnum):
     """What an event tells (`enum kind`)."""
 
-    CREATED = 1
+    BOUND = 1
     SENT = 4
     RECEIVED = 5
     ARRIVES = 6
@@ -58,10 +57,12 @@ ENDS = np.dtype(
         ("padding", "u2"),
     ]
 )
-SOCKET_EVENT = np.dtype(
+EVENT = np.dtype(
     [
+        ("sequence", "u4"),
+        ("kind", "u2"),
+        ("named", "u2"),
         ("time_ns", "u8"),
-        ("kind", "u8"),
         ("cookie", "u8"),
         ("previous_ns", "u8"),
         ("ends", ENDS),
@@ -69,10 +70,8 @@ SOCKET_EVENT = np.dtype(
         ("process", PROCESS),
     ]
 )
-PROCESS_EVENT = np.dtype([("time_ns", "u8"), ("kind", "u8"), ("process", PROCESS)])
-EXECUTION_EVENT = np.dtype(
+EXECUTION = np.dtype(
     [
-        ("of", PROCESS_EVENT),
         ("argument_bytes", "u4"),
         ("padding", "u4"),
         ("path", f"V{PATH_BYTES}"),
@@ -95,7 +94,7 @@ class ProcessFacts(NamedTuple):
 
 
 class SocketEvent(NamedTuple):
-    """Something about a socket (`struct socket_event`).
+    """Something about a socket (`struct event`).
 
     `process` are the bytes of a `struct process_facts`, None where it tells of no process; see `process_facts`.
     """
@@ -109,7 +108,7 @@ class SocketEvent(NamedTuple):
 
 
 class ProcessEvent(NamedTuple):
-    """Something about a process; `path` and `arguments` are those of a program that begins, else empty."""
+    """Something about a process (`struct event`); of a program that begins with its `path` and `arguments`."""
 
     time_ns: int
     kind: int
@@ -123,24 +122,23 @@ Event = SocketEvent | ProcessEvent
 Rows = npt.NDArray[np.void]
 
 
-def decode(records: Records) -> list[Event]:
-    """Return the events in records, in order; raise ValueError for a record of unknown length."""
-    words = np.frombuffer(records.data, np.uint64, len(records.data) // _WORD_BYTES)
-    events: list[Event | None] = [None] * len(records.lengths)
-    count = 0
-    for layout, build in _BUILDERS.items():
-        rows = np.flatnonzero(records.lengths == layout.itemsize)
-        if len(rows):
-            at = records.positions[rows] // _WORD_BYTES
-            built = build(words[at[:, None] + np.arange(layout.itemsize // _WORD_BYTES)].view(layout)[:, 0])
-            if len(rows) == len(events):
-                return list(built)
-            for row, event in zip(rows.tolist(), built, strict=True):
-                events[row] = event
-            count += len(rows)
-    if count != len(events):
-        raise ValueError(f"records of {sorted(set(records.lengths.tolist()))} bytes are none of ours")
-    return [event for event in events if event is not None]
+def decode(rows: Rows, executions: Iterable[Any] = ()) -> list[Event]:
+    """Return the events in some rows (`EVENT`), in order.
+
+    `executions` are, for each program that begins, a row of `EXECUTION`, or None if it is not known any more.
+    """
+    lives = rows["kind"] >= Kind.FORKED
+    if not lives.any():
+        return list(_socket_events(rows))
+    events: list[Event] = [_NO_EVENT] * len(rows)
+    told: list[tuple[Column, Iterable[Event]]] = [
+        (~lives, _socket_events(rows[~lives])),
+        (lives, _process_events(rows[lives], iter(executions))),
+    ]
+    for chosen, built in told:
+        for position, event in zip(np.flatnonzero(chosen).tolist(), built, strict=True):
+            events[position] = event
+    return events
 
 
 def process_facts(data: bytes) -> ProcessFacts:
@@ -152,30 +150,28 @@ def _facts(values: tuple[Any, ...]) -> ProcessFacts:
     return ProcessFacts._make((*values[:-1], values[-1].partition(b"\0")[0]))
 
 
-def _socket_events(rows: Rows) -> Iterator[Event]:
+def _socket_events(rows: Rows) -> Iterator[SocketEvent]:
     ends, process = rows["ends"], rows["process"]
-    ends[(rows["kind"] == Kind.CLOSED) & (process["pid"] == 0)] = np.zeros((), ENDS)
+    ends[(rows["kind"] == Kind.CLOSED) & (rows["named"] == 0)] = np.zeros((), ENDS)
     fields = [ends[name].tolist() for name in ("netns", "protocol", "local", "local_port", "remote", "remote_port")]
-    facts = process.view(f"V{PROCESS.itemsize}").tolist()
-    processes = [data if pid else None for data, pid in zip(facts, process["pid"].tolist(), strict=True)]
+    facts = np.ascontiguousarray(process).view(f"V{PROCESS.itemsize}").tolist()
+    processes = [data if named else None for data, named in zip(facts, rows["named"].tolist(), strict=True)]
     columns = [rows[name].tolist() for name in ("time_ns", "kind", "cookie", "previous_ns")]
     return map(_socket_event, zip(*columns, map(_ends, zip(*fields, strict=True)), processes, strict=True))
 
 
-def _process_events(rows: Rows) -> Iterator[Event]:
-    return (ProcessEvent(time_ns, kind, _facts(process)) for time_ns, kind, process in rows.tolist())
-
-
-def _execution_events(rows: Rows) -> Iterator[Event]:
-    for (time_ns, kind, process), argument_bytes, _, path, arguments in rows.tolist():
+def _process_events(rows: Rows, executions: Iterator[Any]) -> Iterator[ProcessEvent]:
+    columns = (rows[name].tolist() for name in ("time_ns", "kind", "process"))
+    for time_ns, kind, process in zip(*columns, strict=True):
+        begun = next(executions) if kind == Kind.EXECUTED else None
+        if begun is None:
+            yield ProcessEvent(time_ns, kind, _facts(process))
+            continue
+        argument_bytes, _, path, arguments = begun.tolist()
         given = arguments[: min(argument_bytes, ARGUMENT_BYTES)]
         yield ProcessEvent(time_ns, kind, _facts(process), path.partition(b"\0")[0], given, argument_bytes)
 
 
 _ends = partial(tuple.__new__, Ends)  # a third of what the constructors cost
 _socket_event = partial(tuple.__new__, SocketEvent)
-_BUILDERS: dict[np.dtype[np.void], Callable[[Rows], Iterator[Event]]] = {
-    SOCKET_EVENT: _socket_events,
-    PROCESS_EVENT: _process_events,
-    EXECUTION_EVENT: _execution_events,
-}
+_NO_EVENT = ProcessEvent(0, 0, ProcessFacts(0, 0, 0, 0, 0, 0, b""))

@@ -30,6 +30,7 @@ def examine_hooks() -> list[Finding]:
     """Return a finding for the engine, and one for each hook that is off, with what is not known without it."""
     try:
         with Programs() as programs:
+            programs.attend()
             missing = dict(programs.missing)
     except (EngineError, OSError) as error:
         return [Finding(_AREA, "ebpf", State.MISSING, str(error), f"see the rows below; meanwhile {_INSTEAD}")]

@@ -15,6 +15,9 @@
 #define THREAD_BYTES 16384     /* THREAD_SIZE of x86-64 and arm64 */
 
 enum { TCP_ESTABLISHED = 1, TCP_CLOSE_WAIT = 8 };
+enum { TYPE_STREAM = 1 }; /* include/linux/net.h */
+enum { PROTOCOL_ICMP = 1, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_DCCP = 33, PROTOCOL_ICMPV6 = 58 };
+enum { PROTOCOL_SCTP = 132, PROTOCOL_UDPLITE = 136 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -36,6 +39,10 @@ struct in6_addr {
 	} in6_u;
 };
 
+typedef struct {
+	__s64 counter;
+} atomic64_t;
+
 struct sock_common {
 	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
@@ -44,6 +51,7 @@ struct sock_common {
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	possible_net_t skc_net;
+	atomic64_t skc_cookie;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 };
@@ -55,12 +63,15 @@ typedef struct {
 struct sock {
 	struct sock_common __sk_common;
 	socket_lock_t sk_lock;
+	__u16 sk_type;
 	__u16 sk_protocol;
 	__u8 sk_kern_sock : 1;
 };
 
-struct tcp_sock {
-	__u8 is_mptcp : 1; /* it begins with a struct sock */
+struct tcp_sock { /* it begins with a struct sock */
+	__u64 tcp_mstamp;      /* when it last sent or was sent a segment, CLOCK_MONOTONIC in microseconds */
+	__u64 tcp_clock_cache; /* the same in nanoseconds */
+	__u8 is_mptcp : 1;
 };
 
 struct sk_buff {

@@ -5,28 +5,31 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from pktproc.errors import EngineError, Unsupported
 from pktproc.kernel.cgroups import cgroup_root
-from pktproc.kernel.ebpf.events import HOLDING
+from pktproc.kernel.ebpf.events import EXECUTION, HOLDING, Event, Kind, decode
 from pktproc.kernel.ebpf.libbpf import BpfObject, Log, kernel_tracepoints
-from pktproc.kernel.ebpf.ring import Records, Ring
+from pktproc.kernel.ebpf.ring import Ring
 
 Holdings = npt.NDArray[np.void] | None
 
 OBJECT = "pktproc.bpf.o"
-RING_BYTES = 16 << 20
-_SHARED = struct.Struct("=QQ")  # lost, generation
+MOST_EVENTS = 1 << 17  # as in telling.h
+MOST_EXECUTIONS = 1 << 12
+_SHARED = struct.Struct("=QQQ")  # told, executed, generation
+_GENERATION_AT = 16
 _MOST_REFUSALS = 16
 # The first namespaces of a host have numbers that are part of the ABI (include/uapi/linux/nsfs.h, *_INIT_INO).
 _FIRST_NAMESPACES = {"pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
@@ -36,7 +39,8 @@ _FIRST_NAMESPACES = {"pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
 class Hook:
     """A place in the kernel that a program is attached to: a tracepoint, one of cgroup v2, or an iterator.
 
-    `loss` is what is not known without it; without one that is `needed` the engine is of no use.
+    `loss` is what is not known without it; without one that is `needed` the engine is of no use. One that is
+    `for_packets` tells what only packets need that are captured, but is called for each packet of the host.
     """
 
     program: str
@@ -44,17 +48,19 @@ class Hook:
     cgroup: bool = False
     needed: bool = False
     iterator: bool = False
+    for_packets: bool = False
 
 
 _HOLDERS = Hook("holders", "who holds older sockets, but by a slower look through /proc", iterator=True)
 HOOKS = (
     Hook("egress", "who sends", cgroup=True, needed=True),
-    Hook("ingress", "which datagram socket a packet reaches", cgroup=True),
-    Hook("sock_create", "whose a datagram socket is that was not used yet", cgroup=True),
+    Hook("ingress", "which datagram socket a packet reaches", cgroup=True, for_packets=True),
+    Hook("bound_v4", "whose a datagram socket is that was not used yet", cgroup=True),
+    Hook("bound_v6", "whose a datagram socket of IPv6 is that was not used yet", cgroup=True),
     Hook("sock_release", "when sockets are closed", cgroup=True),
     Hook("sock_send_length", "senders whose packets leave later"),
     Hook("sock_recv_length", "who receives datagrams"),
-    Hook("net_dev_queue", "who sends through packet sockets"),
+    Hook("net_dev_queue", "who sends through packet sockets", for_packets=True),
     Hook("tcp_rcv_space_adjust", "who receives by splice"),
     Hook("sched_process_fork", "the program of a child that has not begun another"),
     Hook("sched_process_exec", "program and command line of processes that are gone"),
@@ -62,6 +68,13 @@ HOOKS = (
     Hook("sched_process_exit", "which of several users of a socket has ended"),
     _HOLDERS,
 )
+
+
+class Told(NamedTuple):
+    """Events in order; `more` says that others were behind them."""
+
+    events: list[Event]
+    more: bool
 
 
 class Programs:
@@ -72,29 +85,53 @@ class Programs:
 
     def __init__(self) -> None:
         self.missing: dict[Hook, str] = {}
+        self._attached: set[Hook] = set()
         with ExitStack() as opened:
             log = opened.enter_context(closing(Log()))
             _require_host()
             self._directory = _directory(opened)
             self._object = self._load(log)
             opened.enter_context(closing(self._object))
-            self._holders = 0
-            self._attach(log)
-            self._ring = Ring(self._object.map_descriptor("ring"), RING_BYTES)
-            opened.enter_context(closing(self._ring))
-            self._shared = mmap.mmap(self._object.map_descriptor(".bss"), mmap.PAGESIZE)
+            self._shared = mmap.mmap(self.map_descriptor(".bss"), mmap.PAGESIZE)
             opened.enter_context(closing(self._shared))
+            self._ring = Ring(self.map_descriptor("ring"), MOST_EVENTS, lambda: self._counts()[0])
+            opened.enter_context(closing(self._ring))
+            executions = self.map_descriptor("executions")
+            self._executions = mmap.mmap(executions, MOST_EXECUTIONS * EXECUTION.itemsize, prot=mmap.PROT_READ)
+            opened.enter_context(closing(self._executions))
+            self._lost_executions = 0
+            self._holders = 0
+            self._attach(log, [hook for hook in HOOKS if not hook.for_packets])
             self._opened = opened.pop_all()
+
+    def attend(self) -> None:
+        """Attach also what is for packets that are captured; once is enough."""
+        with closing(Log()) as log:
+            self._attach(log, [hook for hook in HOOKS if hook.for_packets and hook not in self._attached])
 
     @property
     def lost(self) -> int:
-        """Return how many events there was no room for so far."""
-        lost, _ = _SHARED.unpack_from(self._shared)
-        return int(lost)
+        """Return how many events were not read in time so far."""
+        return self._ring.lost + self._lost_executions
 
-    def read(self) -> Records:
-        """Return what the programs have told since the last call."""
-        return self._ring.read()
+    def read(self) -> Told:
+        """Return what the programs have told since the last call, but no more than 32,768 events."""
+        rows, more = self._ring.read()
+        begun = rows["cookie"][rows["kind"] == Kind.EXECUTED].tolist()
+        return Told(decode(rows, [self._execution(number) for number in begun]), more)
+
+    def _execution(self, number: int) -> Any:
+        """Return a program that began, a row of `EXECUTION`; None if too many others began since."""
+        place = number % MOST_EXECUTIONS * EXECUTION.itemsize
+        data = self._executions[place : place + EXECUTION.itemsize]
+        if self._counts()[1] - number > MOST_EXECUTIONS:
+            self._lost_executions += 1
+            return None
+        return np.frombuffer(data, EXECUTION)[0]
+
+    def _counts(self) -> tuple[int, int, int]:
+        """Return how many events and executions were begun to be told, and the generation."""
+        return _SHARED.unpack_from(self._shared)
 
     def holdings(self) -> Holdings:
         """Return which processes hold sockets at the moment (`HOLDING`); None where the kernel does not tell."""
@@ -102,10 +139,14 @@ class Programs:
             return None
         return np.frombuffer(self._object.iterate(self._holders), HOLDING)
 
+    def map_descriptor(self, name: str) -> int:
+        """Return the descriptor of a map of the programs, which belongs to this object."""
+        return self._object.map_descriptor(name)
+
     def start_anew(self) -> None:
         """Have everything told again that was told before."""
-        _, generation = _SHARED.unpack_from(self._shared)
-        self._shared[8:16] = (generation + 1).to_bytes(8, "little")
+        generation = self._counts()[2] + 1
+        self._shared[_GENERATION_AT : _GENERATION_AT + 8] = generation.to_bytes(8, sys.byteorder)
 
     def close(self) -> None:
         """Detach and unload the programs."""
@@ -151,8 +192,8 @@ class Programs:
             raise error or Unsupported(f"eBPF: {hook.program}: {why}")
         self.missing[hook] = why
 
-    def _attach(self, log: Log) -> None:
-        for hook in HOOKS:
+    def _attach(self, log: Log, hooks: list[Hook]) -> None:
+        for hook in hooks:
             if hook in self.missing:
                 continue
             try:
@@ -163,6 +204,7 @@ class Programs:
                     self._holders = self._object.attach(hook.program)
                 else:
                     self._object.attach(hook.program)
+                self._attached.add(hook)
             except EngineError as error:
                 self._leave_out(hook, str(error), error)
 

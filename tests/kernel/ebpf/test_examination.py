@@ -17,6 +17,9 @@ class FakePrograms:
 
     missing: dict[Hook, str] = {}  # noqa: RUF012 - replaced by tests
 
+    def attend(self) -> None:
+        pass
+
     def __enter__(self) -> Self:
         return self
 

@@ -6,22 +6,20 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from kernel.ebpf.type_information import enumerators, sections, structures
 from pktproc.kernel import ebpf
 from pktproc.kernel.ebpf import events
 from pktproc.kernel.ebpf.descriptors import OBJECT as DESCRIPTORS
-from pktproc.kernel.ebpf.programs import HOOKS, OBJECT
+from pktproc.kernel.ebpf.programs import HOOKS, MOST_EVENTS, MOST_EXECUTIONS, OBJECT, Programs
 
 ROOM = Path(ebpf.__file__).parent
 LAYOUTS = {
     "process_facts": events.PROCESS,
     "ends": events.ENDS,
-    "socket_event": events.SOCKET_EVENT,
-    "process_event": events.PROCESS_EVENT,
-    "execution_event": events.EXECUTION_EVENT,
+    "event": events.EVENT,
+    "execution": events.EXECUTION,
     "holding": events.HOLDING,
 }
 
@@ -50,10 +48,12 @@ def test_every_hook_has_its_program_and_every_program_its_hook() -> None:
     assert len(programs) == len(HOOKS)
 
 
-def test_records_of_a_size_tell_of_one_thing() -> None:
-    sizes = [events.SOCKET_EVENT.itemsize, events.PROCESS_EVENT.itemsize, events.EXECUTION_EVENT.itemsize]
-    assert len(set(sizes)) == len(sizes)
-    assert all(size % np.dtype("u8").itemsize == 0 for size in sizes)
+def test_the_maps_have_as_many_places_as_are_read() -> None:
+    with Programs() as programs:
+        names = {"ring": MOST_EVENTS, "executions": MOST_EXECUTIONS}
+        for name, places in names.items():
+            told = Path(f"/proc/self/fdinfo/{programs.map_descriptor(name)}").read_text().split()
+            assert int(told[told.index("max_entries:") + 1]) == places
 
 
 def test_the_object_is_what_the_source_gives_wherever_it_lies(tmp_path: Path) -> None:

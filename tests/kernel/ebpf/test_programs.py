@@ -15,7 +15,7 @@ import pytest
 from pktproc.errors import EngineError, Unsupported
 from pktproc.kernel.cgroups import cgroup_root
 from pktproc.kernel.ebpf import libbpf
-from pktproc.kernel.ebpf.events import Kind, ProcessEvent, SocketEvent, decode, process_facts
+from pktproc.kernel.ebpf.events import Kind, ProcessEvent, SocketEvent, process_facts
 from pktproc.kernel.ebpf.programs import HOOKS, Programs
 
 
@@ -48,7 +48,7 @@ def wait_until_unloaded(program_ids: list[str]) -> None:
 def used_sockets(programs: Programs) -> list[SocketEvent]:
     return [
         event
-        for event in decode(programs.read())
+        for event in programs.read().events
         if isinstance(event, SocketEvent) and event.process and process_facts(event.process).pid == os.getpid()
     ]
 
@@ -67,6 +67,7 @@ def exchange() -> tuple[int, int]:
 
 def test_all_hooks_are_on_here() -> None:
     with Programs() as programs:
+        programs.attend()
         assert programs.missing == {}
 
 
@@ -82,7 +83,7 @@ def test_a_program_is_told_from_its_birth_to_its_end() -> None:
     with Programs() as programs:
         child = subprocess.Popen(["/bin/echo", "hello"], stdout=subprocess.DEVNULL)
         child.wait()
-        lives = [e for e in decode(programs.read()) if isinstance(e, ProcessEvent) and e.process.pid == child.pid]
+        lives = [e for e in programs.read().events if isinstance(e, ProcessEvent) and e.process.pid == child.pid]
     assert [event.kind for event in lives] == [Kind.FORKED, Kind.EXECUTED, Kind.EXITED]
     assert (lives[1].path, lives[1].arguments) == (b"/bin/echo", b"/bin/echo\0hello\0")
     assert lives[2].process.comm == b"echo"
@@ -115,7 +116,7 @@ def test_a_connection_is_told_before_it_is_accepted_and_who_closes_it_unused() -
     with Programs() as programs, socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
         with socket.create_connection(address) as client:
-            before = [event for event in decode(programs.read()) if isinstance(event, SocketEvent)]
+            before = [event for event in programs.read().events if isinstance(event, SocketEvent)]
             listener.accept()[0].close()
             (closed,) = (event for event in used_sockets(programs) if event.kind == Kind.CLOSED)
             ports = address[1], client.getsockname()[1]
