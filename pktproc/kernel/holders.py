@@ -99,8 +99,8 @@ class HolderScan:
         """Describe the holders of wanted inodes, each once; those that are gone by now are left out."""
         found = {inode: held[inode] for inode in wanted if inode in held}
         everyone = {process for processes in found.values() for process in processes}
-        read = {process: self._reader.read(process.pid) for process in everyone}
-        known = {id_: process for id_, process in read.items() if process and process.id == id_}
+        read = self._reader.read_all({process.pid for process in everyone})
+        known = {process.id: process for process in read.values() if process and process.id in everyone}
         holders = {inode: [known[id_] for id_ in ids if id_ in known] for inode, ids in found.items()}
         return Holdings(
             {inode: processes for inode, processes in holders.items() if processes},

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -152,6 +152,7 @@ class ProcessReader:
         self._cmdline = cmdline
         self._boot_ns = boot_time_ns()
         self._remembered: dict[int, tuple[tuple[_Stat, int], Process]] = {}
+        self._lineages: dict[int, tuple[str | None, tuple[ProcessId, ...]]] | None = None
 
     def latest_pid(self) -> int | None:
         """Return the pid that was given out last, the fifth field of loadavg; None if it cannot be read."""
@@ -185,6 +186,14 @@ class ProcessReader:
                 return self._read(pid, descriptor)
         except (OSError, ValueError, IndexError):
             return None
+
+    def read_all(self, pids: Iterable[int]) -> dict[int, Process | None]:
+        """Return the processes with these pids, as `read` does; ancestors in common are looked up once."""
+        self._lineages = {}
+        try:
+            return {pid: self.read(pid) for pid in pids}
+        finally:
+            self._lineages = None
 
     def identity(self, pid: int, directory: int | None = None) -> ProcessId | None:
         """Return the identity of the process that has this pid now, None if there is none.
@@ -236,7 +245,7 @@ class ProcessReader:
         if _status_field(status, b"Tgid:", 1) not in (pid, None):
             return None  # a thread: its process has another pid
         exe, words = _exe(directory), _words(directory)
-        parent_name, ancestors = self._ancestors(ppid)
+        parent_name, ancestors = self._lineage(ppid)
         cgroup = _read_or_empty(directory, "cgroup")
         return Process(
             pid=pid,
@@ -252,6 +261,14 @@ class ProcessReader:
             ancestors=ancestors,
             unit=systemd_unit(cgroup),
         )
+
+    def _lineage(self, ppid: int) -> tuple[str | None, tuple[ProcessId, ...]]:
+        known = self._lineages  # which another thread may take away
+        if known is None:
+            return self._ancestors(ppid)
+        if ppid not in known:
+            known[ppid] = self._ancestors(ppid)
+        return known[ppid]
 
     def _ancestors(self, ppid: int) -> tuple[str | None, tuple[ProcessId, ...]]:
         name: str | None = None

@@ -77,17 +77,23 @@ class EbpfEngine(NetlinkEngine):
             self._programs.start_anew()
         return Told(uses, exits, lost)
 
-    def _held(self) -> dict[int, set[ProcessId]] | None:
+    def _held(self) -> dict[int, tuple[ProcessId, ...]] | None:
         """Return which processes hold which inodes of sockets, None where the kernel does not tell."""
         holdings = self._programs.holdings()
         if holdings is None:
             return None
-        held: dict[int, set[ProcessId]] = {}
+        held: dict[int, tuple[ProcessId, ...]] = {}
+        alone: dict[tuple[int, int], tuple[ProcessId, ...]] = {}
         ticks = (holdings["start_ns"] // NS_PER_TICK).tolist()
-        for inode, process in zip(
-            holdings["inode"].tolist(), zip(holdings["pid"].tolist(), ticks, strict=True), strict=True
-        ):
-            held.setdefault(inode, set()).add(ProcessId(*process))
+        for inode, pid, start in zip(holdings["inode"].tolist(), holdings["pid"].tolist(), ticks, strict=True):
+            holder = alone.get((pid, start))
+            if holder is None:
+                holder = alone[pid, start] = (ProcessId(pid, start),)
+            others = held.get(inode)
+            if others is None:
+                held[inode] = holder
+            elif holder[0] not in others:
+                held[inode] = others + holder
         return held
 
     def _events(self) -> Iterator[Event]:
