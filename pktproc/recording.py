@@ -55,7 +55,7 @@ class Recording:
         with ExitStack() as opened:
             with with_cures():
                 self.store = opened.enter_context(closing(Store(path)))
-            self.engine, self.notes = open_engine(engine, cmdline=cmdline)
+            self.engine, self.notes = open_engine(engine, cmdline=cmdline, packets=False)
             opened.enter_context(closing(self.engine))
             self._retention = Retention(self.store, max_bytes=max_bytes, max_age_ns=max_age_ns)
             self._recorder = Recorder(

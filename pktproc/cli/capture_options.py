@@ -17,9 +17,10 @@ _OPTIONS = (
     click.option("-F", "filter_file", type=click.File(), metavar="FILE", help="Read the filter expression from FILE."),
     click.option(
         "--engine",
-        type=click.Choice(["auto", "netlink", "procfs", "ebpf"]),
+        type=click.Choice(["auto", "ebpf", "netlink", "procfs"]),
         default="auto",
-        help="Source of facts; ebpf is told by the kernel itself who uses a socket.",
+        help="Source of facts: ebpf is told by the kernel itself who uses each socket. auto takes it where it loads, "
+        "or else netlink or procfs, and says why.",
     ),
 )
 

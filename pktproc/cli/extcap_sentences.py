@@ -17,7 +17,7 @@ _EVERY_INTERFACE = "any"
 _PREFIX = "pktproc-"
 """What sets our interfaces apart from Wireshark's own of the same names."""
 
-ENGINES = ("auto", "netlink", "procfs")
+ENGINES = ("auto", "ebpf", "netlink", "procfs")
 SNAPLEN = 262144
 
 # Link types by ARPHRD_ number (linux/if_arp.h) as DLT_ numbers (pcap-linktype(7)); others are captured without header.

@@ -17,11 +17,12 @@ ALL = (*NAMES, EbpfEngine.name)
 LocalEngine = NetlinkEngine | ProcfsEngine
 
 
-def open_engine(name: str = AUTO, *, cmdline: bool = True) -> tuple[LocalEngine, list[str]]:
+def open_engine(name: str = AUTO, *, cmdline: bool = True, packets: bool = True) -> tuple[LocalEngine, list[str]]:
     """Return the engine of this name, or the best that works here, and notes on why it is not a better one.
 
-    `cmdline=False` leaves command lines unread. Raise `UsageError` for a name that is not in `ALL` and `EngineError`
-    if the engine asked for does not work here.
+    `cmdline=False` leaves command lines unread; `packets=False` says that it is to look at intervals, for which nothing
+    needs to be told in between. Raise `UsageError` for a name that is not in `ALL` and `EngineError` if the engine
+    asked for does not work here.
     """
     if name not in ALL:
         message = f"no engine {name!r}: choose from {', '.join(ALL)}"
@@ -29,11 +30,17 @@ def open_engine(name: str = AUTO, *, cmdline: bool = True) -> tuple[LocalEngine,
     if name != AUTO:
         engine = _ENGINES[name](cmdline=cmdline)
         return engine, list(engine.limits)
-    try:
-        engine = NetlinkEngine(cmdline=cmdline)
-    except (EngineError, OSError) as error:
-        return ProcfsEngine(cmdline=cmdline), [f"engine procfs, since netlink does not work: {error}"]
-    return engine, list(engine.limits)
+    notes: list[str] = []
+    for kind, worse in ((EbpfEngine, NetlinkEngine), (NetlinkEngine, ProcfsEngine)):
+        if kind is EbpfEngine and not packets:
+            continue
+        try:
+            engine = kind(cmdline=cmdline)
+        except (EngineError, OSError) as error:
+            notes.append(f"engine {worse.name}, since {kind.name} does not work: {error}")
+        else:
+            return engine, notes + engine.limits
+    return ProcfsEngine(cmdline=cmdline), notes
 
 
 def witness_of(engine: LocalEngine) -> EbpfEngine | None:

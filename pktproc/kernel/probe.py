@@ -188,10 +188,7 @@ def _sock_diag() -> Finding:
 
 
 def _ebpf() -> Iterator[Finding]:
-    detail = "not in this version of pktproc; netlink does its work, but can miss very short-lived processes"
-    yield Finding(
-        "engines", "ebpf", State.MISSING, detail, "nothing to do; the rows below say if this kernel is ready for it"
-    )
+    yield Finding("engines", "ebpf", State.MISSING, "not tried", "see the rows below")  # the doctor tries it
     if os.access("/sys/kernel/btf/vmlinux", os.R_OK):
         yield Finding("engines", "ebpf: type information (BTF)", State.OK, "/sys/kernel/btf/vmlinux")
     else:

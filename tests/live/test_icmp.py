@@ -38,7 +38,7 @@ def judge_end(packets: list[Packet], side: str, address: str, pid: int | None) -
     return verdict
 
 
-@pytest.mark.parametrize("engine", ["netlink", "procfs", "ebpf"])
+@pytest.mark.parametrize("engine", ["ebpf", "netlink", "procfs"])
 @pytest.mark.parametrize("version", ["v4", "v6"])
 def test_ping_is_named_and_the_answering_kernel_is_not_a_process(
     left: Namespace, right: Namespace, engine: str, version: str

@@ -13,7 +13,7 @@ from bed.program import Command, Program
 from bed.sniff import Captured, Sniff
 from bed.verdict import processes_at
 
-ENGINES = pytest.mark.parametrize("engine", ["netlink", "procfs"])
+ENGINES = pytest.mark.parametrize("engine", ["ebpf", "netlink", "procfs"])
 COMM_BYTES = 15
 
 

@@ -12,7 +12,7 @@ from bed.program import Program
 from bed.sniff import Packet, Sniff, sends
 from bed.verdict import fully_named, judge
 
-ENGINES = pytest.mark.parametrize("engine", ["netlink", "procfs"])
+ENGINES = pytest.mark.parametrize("engine", ["ebpf", "netlink", "procfs"])
 
 
 def is_echo(packet: Packet) -> bool:
@@ -50,7 +50,10 @@ def test_a_passed_socket_names_its_receiver_once_its_creator_is_gone(
     fully_named(exchanges[4:], {end: passing.pid})
 
 
-@pytest.mark.parametrize(("engine", "source_port"), [("netlink", 7301), ("netlink", 40001), ("procfs", 7301)])
+@pytest.mark.parametrize(
+    ("engine", "source_port"),
+    [("ebpf", 7301), ("ebpf", 40001), ("netlink", 7301), ("netlink", 40001), ("procfs", 7301)],
+)
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_a_tuple_used_again_at_once_is_never_named_wrongly(
     left: Namespace, right: Namespace, engine: str, transport: str, source_port: int
@@ -142,7 +145,7 @@ def test_a_tagged_frame_shows_its_ends_and_passes_a_vlan_filter(left: Namespace,
     assert packet["network"]["bytes"] == len(datagram) + 18
 
 
-@ENGINES
+@pytest.mark.parametrize("engine", ["netlink", "procfs"])
 def test_a_datagram_from_a_packet_socket_shows_who_could_have_sent_it(
     left: Namespace, right: Namespace, engine: str
 ) -> None:

@@ -14,7 +14,7 @@ from bed.verdict import fully_named, judge, judge_processes
 
 NOBODY = "65534"
 FOR_EBPF = ("net_raw", "bpf", "perfmon", "net_admin", "sys_ptrace")
-ENGINES = pytest.mark.parametrize("engine", ["netlink", "procfs"])
+ENGINES = pytest.mark.parametrize("engine", ["auto", "netlink", "procfs"])
 
 
 def as_nobody(*capabilities: str) -> list[str]:

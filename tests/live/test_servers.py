@@ -10,7 +10,7 @@ from bed.sniff import Sniff
 from bed.ss import socket_holders
 from bed.verdict import fully_named, judge
 
-ENGINES = pytest.mark.parametrize("engine", ["netlink", "procfs"])
+ENGINES = pytest.mark.parametrize("engine", ["ebpf", "netlink", "procfs"])
 
 
 @ENGINES

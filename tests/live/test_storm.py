@@ -40,7 +40,7 @@ def test_processes_of_20_ms_are_never_named_wrongly_from_proc(left: Namespace, r
     assert verdict.right + verdict.unknown["partly"] > 0, verdict
 
 
-@pytest.mark.parametrize("engine", ["netlink", "procfs"])
+@pytest.mark.parametrize("engine", ["ebpf", "netlink", "procfs"])
 def test_processes_of_1_ms_are_never_named_wrongly(left: Namespace, right: Namespace, engine: str) -> None:
     packets, truth = run_storm(left, right, engine, 1, 500)
     verdict = judge_processes(packets, truth)
@@ -49,7 +49,7 @@ def test_processes_of_1_ms_are_never_named_wrongly(left: Namespace, right: Names
     assert verdict.unknown["unseen"] == 0, verdict
 
 
-@pytest.mark.parametrize("engine", ["netlink", "procfs"])
+@pytest.mark.parametrize("engine", ["ebpf", "netlink", "procfs"])
 def test_a_storm_on_loopback_names_neither_end_wrongly(left: Namespace, engine: str) -> None:
     with (
         Program("tcp_server", "127.0.0.1", 7501, namespace=left).ready() as server,

@@ -15,7 +15,7 @@ from bed.sniff import Sniff, sends
 from bed.verdict import Verdict, fully_named, judge, processes_at
 
 
-@pytest.mark.parametrize("engine", ["netlink", "procfs"])
+@pytest.mark.parametrize("engine", ["ebpf", "netlink", "procfs"])
 @pytest.mark.parametrize("version", ["v4", "v6"])
 @pytest.mark.parametrize("connected", [True, False], ids=["connected", "unconnected"])
 def test_echo_client_and_server_are_named(

@@ -14,6 +14,15 @@ from bed.program import program_environment
 from pktproc.kernel.ebpf.engine import EbpfEngine
 from pktproc.kernel.netlink_engine import NetlinkEngine
 
+
+def _without(path: str, instead: str) -> list[str]:
+    """Return the prefix that runs a command with something else mounted in the place of a folder or of libbpf."""
+    mount = (
+        f"mount -t tmpfs none {path}" if instead == "tmpfs" else f"for f in {path}; do mount --bind {instead} $f; done"
+    )
+    return ["unshare", "--mount", "sh", "-c", f'{mount}; exec "$@"', "sh"]
+
+
 SNIFF = [sys.executable, "-m", "pktproc", "sniff", "-i", "lo", "--engine", "ebpf", "-c", "1"]
 
 
@@ -39,20 +48,46 @@ def test_a_look_at_everyone_finds_what_a_look_through_proc_finds(engine: EbpfEng
     assert (found.complete, nothing.complete, nothing.holders) == (True, True, {})
 
 
-@pytest.mark.parametrize(
+LACKS = pytest.mark.parametrize(
     ("prefix", "cure"),
     [
         (["setpriv", "--inh-caps=-bpf,-sys_admin", "--bounding-set=-bpf,-sys_admin"], "CAP_BPF"),
         (["unshare", "--cgroup"], "--cgroupns=host"),
         (["unshare", "--mount", "sh", "-c", 'umount -a -t cgroup2; exec "$@"', "sh"], "mount -t cgroup2"),
+        (_without("/sys/kernel/btf", "tmpfs"), "CONFIG_DEBUG_INFO_BTF"),
+        (_without("/usr/lib/*/libbpf.so.*", "/dev/null"), "apt install libbpf1"),
     ],
-    ids=["no capability", "container", "no cgroup v2"],
+    ids=["no capability", "container", "no cgroup v2", "no type information", "no libbpf"],
 )
+
+
+@LACKS
 def test_where_it_does_not_work_the_command_ends_with_the_cure(prefix: list[str], cure: str) -> None:
     told = subprocess.run(
         [*prefix, *SNIFF], capture_output=True, text=True, check=False, timeout=60, env=program_environment()
     )
     assert told.returncode == 3, told
     (line,) = told.stderr.splitlines()
-    assert line.startswith(("pktproc: eBPF", "pktproc: cgroup v2"))
+    assert line.startswith("pktproc: ")
     assert cure in line
+
+
+@LACKS
+def test_where_it_does_not_work_auto_goes_on_without_it_and_says_why(prefix: list[str], cure: str) -> None:
+    told = _sniff_shortly(prefix)
+    assert told.returncode == 0, told
+    (why,) = (line for line in told.stderr.splitlines() if "ebpf" in line)
+    assert why.startswith("pktproc: engine netlink, since ebpf does not work: ")
+    assert cure in why
+    assert "pktproc: listening on lo, engine netlink" in told.stderr.splitlines()
+
+
+def test_where_it_works_auto_takes_it() -> None:
+    told = _sniff_shortly([])
+    assert told.returncode == 0, told
+    assert "pktproc: listening on lo, engine ebpf" in told.stderr.splitlines()
+
+
+def _sniff_shortly(prefix: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [*prefix, sys.executable, "-m", "pktproc", "sniff", "-i", "lo", "--duration", "0.1"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=program_environment())
