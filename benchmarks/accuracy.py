@@ -2,13 +2,18 @@
 
 Processes start one after another, each with one TCP connection. A process counts as right when it was named for its
 connection (by pktproc: in every packet of it), as unknown when nobody was, as wrong when somebody else was.
+
+With `--storms N` engines are judged by storms of N processes that end as soon as they have sent, one after another and
+64 at a time, by TCP and UDP, IPv4 and IPv6, captured at both ends; every end of every packet counts.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -16,10 +21,13 @@ from typing import NamedTuple
 from bed.namespaces import Namespace, NamespacePair
 from bed.program import Command, Program
 from bed.sniff import Sniff
-from bed.verdict import judge_processes
+from bed.verdict import judge, judge_processes
 from benchmarks.measuring import Measured, print_table
+from kernel.ebpf.exact_bed import ExactProgram
 
 PORT = 7000
+FIRST_PORT = 10000
+PARALLEL = (1, 64)
 _HOLDER = re.compile(r"pid=(\d+),fd=\d+")
 
 
@@ -93,12 +101,54 @@ def by_ss(namespace: Namespace, run: Callable[[], Storm]) -> tuple[Score, Storm]
     return Score(right, len(truth.pids) - right - wrong, wrong), truth
 
 
+class Kind(NamedTuple):
+    """A kind of storm: its transport, version of IP, and how many processes there are at a time."""
+
+    transport: str
+    version: str
+    parallel: int
+
+
+def judge_storms(pair: NamespacePair, engine: str, count: int) -> None:
+    """Judge an engine by a storm of each kind and print the table."""
+    kinds = [Kind(*kind) for kind in itertools.product(("tcp", "udp"), ("v4", "v6"), PARALLEL)]
+    rows = [(*kind, *judge_storm(pair, engine, count, kind)) for kind in kinds]
+    print_table(("transport", "", "at a time", "processes/s", "ends", "right", "unknown", "wrong", "dropped"), rows)
+
+
+def judge_storm(pair: NamespacePair, engine: str, count: int, kind: Kind) -> tuple[object, ...]:
+    """Return processes a second, ends of packets, right, unknown and wrong ones, and packets dropped by the kernel."""
+    transport, version, parallel = kind
+    ours, theirs = getattr(pair.left, version), getattr(pair.right, version)
+    options = ("--count", count, "--parallel", parallel, "--port", FIRST_PORT, *(["--udp"] * (transport == "udp")))
+    with (
+        Program(f"{transport}_server", theirs, PORT, namespace=pair.right).ready() as server,
+        Sniff("--engine", engine, f"{transport} port {PORT}", on=(pair.left, pair.right)) as sniff,
+        ExactProgram("crowd", theirs, PORT, *options, namespace=pair.left).ready() as crowd,
+    ):
+        begin = time.monotonic()
+        crowd.say()
+        crowd.expect("done", timeout=600)
+        rate = count / (time.monotonic() - begin)
+        truth = {(transport, ours, child["port"]): child["child"] for child in crowd.events("child")}
+        packets, talk = sniff.stop()
+    verdict = judge(packets, truth | {(transport, theirs, PORT): server.pid})
+    (dropped,) = re.findall(r"(\d+) packets dropped by kernel", talk)
+    return round(rate), verdict.total, verdict.right, verdict.unknown.total() + verdict.shared, verdict.wrong, dropped
+
+
 def main() -> None:
     """Let every tool judge a storm of each length of life."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000, help="processes of each storm")
     parser.add_argument("--life-ms", type=float, nargs="+", default=[20, 1])
+    parser.add_argument("--storms", type=int, metavar="N", help="judge engines by storms of N processes instead")
+    parser.add_argument("--engine", default="ebpf", help="the one to judge by storms")
     options = parser.parse_args()
+    if options.storms:
+        with NamespacePair() as pair:
+            judge_storms(pair, options.engine, options.storms)
+        return
     rows = []
     with NamespacePair() as pair:
         tools: dict[str, Callable[[Callable[[], Storm]], tuple[Score, Storm]]] = {

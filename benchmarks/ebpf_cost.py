@@ -1,6 +1,7 @@
 """What the engine `ebpf` costs the host, with its programs loaded and no capture: connections and throughput.
 
-Each figure is the median of pairs: a run without the programs, one with them, on loopback of a namespace of its own.
+Each figure is the median of runs in turns, on loopback of a namespace of its own: without the programs, with them, and
+with all that are attached while something is captured, though nothing is. Changes are medians of those in each turn.
 CPU time is that of the quickest tenth of a run, softirqs included; other load on the machine does not change it much.
 """
 
@@ -26,8 +27,11 @@ _PARTS = 10
 
 
 @contextmanager
-def loaded() -> Iterator[None]:
-    """Load the programs and read what they tell, as pktproc does while there are no packets."""
+def loaded(*, attend: bool = False) -> Iterator[None]:
+    """Load the programs and read what they tell, as pktproc does while there are no packets.
+
+    With `attend` also those are attached that are for packets that are captured.
+    """
     stop = threading.Event()
 
     def drain(programs: Programs) -> None:
@@ -36,6 +40,8 @@ def loaded() -> Iterator[None]:
                 pass
 
     with Programs() as programs:
+        if attend:
+            programs.attend()
         reader = threading.Thread(target=drain, args=(programs,))
         reader.start()
         try:
@@ -125,21 +131,26 @@ def main() -> None:
     }
     rows = []
     for names, measure in measures.items():
-        pairs: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
+        turns: list[tuple[tuple[float, ...], ...]] = []
         for _ in range(options.pairs):
-            before = measure()
+            without = measure()
             with loaded():
-                pairs.append((before, measure()))
+                idle = measure()
+            with loaded(attend=True):
+                turns.append((without, idle, measure()))
         for position, name in enumerate(names):
-            rows.append(row(name, [(before[position], after[position]) for before, after in pairs]))
-    print_table(("", "without", "with", "change"), rows)
+            rows.append(row(name, [tuple(side[position] for side in turn) for turn in turns]))
+    print_table(("", "without", "with", "change", "with all", "change"), rows)
 
 
-def row(name: str, pairs: Sequence[tuple[float, float]]) -> tuple[str, ...]:
-    """Return a row of the table: the medians, and that of the changes."""
-    before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
-    change = statistics.median(after / before - 1 for before, after in pairs)
-    return name, f"{before:.2f}", f"{after:.2f}", f"{change:+.1%}"
+def row(name: str, turns: Sequence[tuple[float, ...]]) -> tuple[str, ...]:
+    """Return a row of the table: the medians, and those of the changes."""
+    without, *others = (statistics.median(side) for side in zip(*turns, strict=True))
+    cells = [name, f"{without:.2f}"]
+    for position, figure in enumerate(others, 1):
+        change = statistics.median(turn[position] / turn[0] - 1 for turn in turns)
+        cells += [f"{figure:.2f}", f"{change:+.1%}"]
+    return tuple(cells)
 
 
 if __name__ == "__main__":

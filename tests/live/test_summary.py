@@ -13,6 +13,7 @@ from bed.evidence import pktproc
 from bed.namespaces import Namespace, NamespacePair
 from bed.program import Event, Program
 from bed.summary import Counters, Report, Summary, Tcpdump, all_acknowledged, bytes_by_end, counters, moved
+from kernel.ebpf.exact_bed import ExactProgram
 from pktproc import summary as pktproc_summary
 
 PRIMES = [1, 2, 997, 65_537, 1_299_709, 15_485_863]
@@ -122,6 +123,34 @@ def test_short_lived_processes_add_up_and_are_never_another_s(
     assert set(by_pid) == {sink.pid}
     named = sum(row["process"]["pid"] != sink.pid for row in report.rows if "process" in row)
     assert named >= 45
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_of_two_thousand_short_lived_programs_each_has_its_bytes(
+    left: Namespace, right: Namespace, tmp_path: Path, transport: str
+) -> None:
+    count = 2000
+    options = ("--count", count, "--parallel", 8, "--port", 20000, "--named", *(["--udp"] * (transport == "udp")))
+    expression = f"{transport} port 9007"
+    with (
+        Program(f"{transport}_server", right.v4, 9007, namespace=right).ready() as server,
+        Tcpdump(tmp_path / "a.pcap", left, expression) as dump,
+        Summary("--by", "name", expression, on=[left, right], interface=left.interface) as summary,
+        ExactProgram("crowd", right.v4, 9007, *options, namespace=left).ready() as crowd,
+    ):
+        crowd.say()
+        crowd.expect("done", timeout=120)
+        report = summary.stop()
+        dump.stop()
+    assert server.pid
+    sent, received, whole = bytes_by_end(tmp_path / "a.pcap")
+    assert report.captured() == whole
+    assert report.unknown() == {}
+    found = {row["process"]["name"]: (row["sent_bytes"], row["received_bytes"]) for row in report.rows}
+    for number in range(count):
+        end = (transport, left.v4, 20000 + number)
+        assert found.pop(f"one-{number}") == (sent[end], received.get(end, 0))
+    assert len(found) == 1  # the server's
 
 
 def test_workers_of_a_server_have_rows_of_their_own(left: Namespace, right: Namespace, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import argparse
 import os
 import socket
 import struct
+from pathlib import Path
 
 from bed.programs.telling import family_of, tell, wait_for_line
 
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--packets", type=int, default=1)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--wait", action="store_true", help="take an answer to each packet")
+    parser.add_argument("--named", action="store_true", help="each has a name of its own, one-0 and so on")
     options = parser.parse_args()
     reports, channel = os.pipe()
     tell("ready")
@@ -35,6 +37,8 @@ def main() -> None:
     while ended < options.count:
         while begun < options.count and begun - ended < options.parallel:
             if not os.fork():
+                if options.named:
+                    Path("/proc/self/comm").write_text(f"one-{begun}")
                 live(options, channel, options.port and options.port + begun)
             begun += 1
         os.wait()

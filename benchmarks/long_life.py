@@ -1,0 +1,61 @@
+"""The life of a capture, compressed: millions of connections through one run, its memory and what it could not keep.
+
+`pktproc summary` counts them on loopback of a namespace of its own; the resident size is read from /proc meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import signal
+import time
+from pathlib import Path
+
+from bed.namespaces import NamespacePair
+from bed.program import Program
+from bed.sniff import pktproc_command
+from benchmarks.measuring import Measured, print_table
+
+LOOK_S = 1.0
+PARTS = 10
+
+
+def main() -> None:
+    """Make the connections and print how much memory each tenth of them left."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--connections", type=int, default=2_000_000)
+    parser.add_argument("--rate", type=int, default=10_000)
+    parser.add_argument("--engine", default="ebpf")
+    options = parser.parse_args()
+    load = ("--count", options.connections, "--rate", options.rate)
+    with NamespacePair() as pair, Program("connections", *load, namespace=pair.left) as program:
+        (ready,) = program.expect("ready")
+        command = pktproc_command("summary", "--format", "json", "--engine", options.engine, "-i", "lo")
+        with Measured([*command, f"tcp port {ready['port']} and tcp[tcpflags] & tcp-syn != 0"], pair.left) as run:
+            run.wait_for_talk("listening")
+            program.say()
+            sizes = [resident_bytes(run.pid)]
+            while not program.events("done") and program.child.poll() is None:
+                time.sleep(LOOK_S)
+                sizes.append(resident_bytes(run.pid))
+            run.child.send_signal(signal.SIGINT)
+            usage = run.reap()
+    rows = json.loads("\n".join(run.stdout.so_far()))
+    talk = "\n".join(run.stderr.so_far())
+    packets = sum(row["sent_packets"] for row in rows)
+    named = sum(row["sent_packets"] for row in rows if row.get("process", {}).get("pid") == program.pid)
+    print(f"{packets} packets counted of {2 * options.connections}, {named} of them to the right process\n")
+    looks = [sizes[min(len(sizes) * part // PARTS, len(sizes) - 1)] for part in range(PARTS + 1)]
+    print_table(("share of the run", "resident MB"), [(f"{i / PARTS:.0%}", s >> 20) for i, s in enumerate(looks)])
+    print(f"\nCPU s: {usage.cpu_seconds:.0f}\n\n{talk}")
+
+
+def resident_bytes(pid: int) -> int:
+    """Return how much memory a process has in use (proc(5), VmRSS)."""
+    (kilobytes,) = re.findall(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(kilobytes) * 1024
+
+
+if __name__ == "__main__":
+    main()
