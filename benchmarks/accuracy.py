@@ -28,6 +28,7 @@ from kernel.ebpf.exact_bed import ExactProgram
 PORT = 7000
 FIRST_PORT = 10000
 PARALLEL = (1, 64)
+BUFFER_KIB = 1 << 17  # so that none is lost on a machine that has its hands full with the storm
 _HOLDER = re.compile(r"pid=(\d+),fd=\d+")
 
 
@@ -123,7 +124,7 @@ def judge_storm(pair: NamespacePair, engine: str, count: int, kind: Kind) -> tup
     options = ("--count", count, "--parallel", parallel, "--port", FIRST_PORT, *(["--udp"] * (transport == "udp")))
     with (
         Program(f"{transport}_server", theirs, PORT, namespace=pair.right).ready() as server,
-        Sniff("--engine", engine, f"{transport} port {PORT}", on=(pair.left, pair.right)) as sniff,
+        Sniff("-B", BUFFER_KIB, "--engine", engine, f"{transport} port {PORT}", on=(pair.left, pair.right)) as sniff,
         ExactProgram("crowd", theirs, PORT, *options, namespace=pair.left).ready() as crowd,
     ):
         begin = time.monotonic()

@@ -32,10 +32,10 @@ def examine_hooks() -> list[Finding]:
         with Programs() as programs:
             programs.attend()
             missing = dict(programs.missing)
+            on = [hook.program for hook in HOOKS if hook not in missing and hook not in programs.needless]
     except (EngineError, OSError) as error:
         return [Finding(_AREA, "ebpf", State.MISSING, str(error), f"see the rows below; meanwhile {_INSTEAD}")]
-    on = ", ".join(hook.program for hook in HOOKS if hook not in missing)
-    engine = Finding(_AREA, "ebpf", State.LIMITED if missing else State.OK, f"hooks that are on: {on}")
+    engine = Finding(_AREA, "ebpf", State.LIMITED if missing else State.OK, f"hooks that are on: {', '.join(on)}")
     cure = "use a kernel that has it, if that matters"
     return [
         engine,

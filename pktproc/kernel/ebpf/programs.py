@@ -40,7 +40,8 @@ class Hook:
     """A place in the kernel that a program is attached to: a tracepoint, one of cgroup v2, or an iterator.
 
     `loss` is what is not known without it; without one that is `needed` the engine is of no use. One that is
-    `for_packets` tells what only packets need that are captured, but is called for each packet of the host.
+    `for_packets` tells what only packets need that are captured, but is called for each packet of the host. One that
+    stands in for another, `instead_of` it, is not needed where the kernel has that.
     """
 
     program: str
@@ -49,6 +50,7 @@ class Hook:
     needed: bool = False
     iterator: bool = False
     for_packets: bool = False
+    instead_of: str = ""
 
 
 _HOLDERS = Hook("holders", "who holds older sockets, but by a slower look through /proc", iterator=True)
@@ -61,7 +63,7 @@ HOOKS = (
     Hook("sock_send_length", "senders whose packets leave later"),
     Hook("sock_recv_length", "who receives datagrams"),
     Hook("net_dev_queue", "who sends through packet sockets", for_packets=True),
-    Hook("tcp_rcv_space_adjust", "who receives by splice"),
+    Hook("tcp_rcv_space_adjust", "who receives by TCP", instead_of="sock_recv_length"),
     Hook("sched_process_fork", "the program of a child that has not begun another"),
     Hook("sched_process_exec", "program and command line of processes that are gone"),
     Hook("task_rename", "names that processes give themselves"),
@@ -80,11 +82,13 @@ class Told(NamedTuple):
 class Programs:
     """Load and attach the programs, and read what they tell.
 
-    `missing` maps hooks that are off to the reason. Closing detaches everything.
+    `missing` maps hooks that are off to the reason, `needless` are those that others make up for. Closing detaches
+    everything.
     """
 
     def __init__(self) -> None:
         self.missing: dict[Hook, str] = {}
+        self.needless: set[Hook] = set()
         self._attached: set[Hook] = set()
         with ExitStack() as opened:
             log = opened.enter_context(closing(Log()))
@@ -163,13 +167,14 @@ class Programs:
         image = resources.files("pktproc.kernel.ebpf").joinpath(OBJECT).read_bytes()
         tracepoints = [hook for hook in HOOKS if not hook.cgroup and not hook.iterator]
         known = kernel_tracepoints({hook.program for hook in tracepoints})
+        self.needless = {hook for hook in tracepoints if hook.instead_of in known}
         for hook in tracepoints:
-            if hook.program not in known:
+            if hook.program not in known and hook not in self.needless:
                 self._leave_out(hook, "the kernel does not have it")
         for _ in range(_MOST_REFUSALS):
             loaded = BpfObject(image)
             try:
-                for hook in self.missing:
+                for hook in self.missing.keys() | self.needless:
                     loaded.leave_out(hook.program)
                 log.lines.clear()
                 loaded.load()
@@ -194,7 +199,7 @@ class Programs:
 
     def _attach(self, log: Log, hooks: list[Hook]) -> None:
         for hook in hooks:
-            if hook in self.missing:
+            if hook in self.missing or hook in self.needless:
                 continue
             try:
                 log.lines.clear()

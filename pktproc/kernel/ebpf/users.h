@@ -184,7 +184,7 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int returned, int flags)
 	return 0;
 }
 
-/* Also called for splice(2) out of a socket, and on kernels that do not have sock_recv_length. */
+/* For kernels that do not have sock_recv_length; called for each segment that is read, and for splice(2), too. */
 SEC("tp_btf/tcp_rcv_space_adjust")
 int BPF_PROG(tcp_rcv_space_adjust, struct sock *sk)
 {
