@@ -133,24 +133,26 @@ def test_of_two_thousand_short_lived_programs_each_has_its_bytes(
     options = ("--count", count, "--parallel", 8, "--port", 20000, "--named", *(["--udp"] * (transport == "udp")))
     expression = f"{transport} port 9007"
     with (
-        Program(f"{transport}_server", right.v4, 9007, namespace=right).ready() as server,
+        Program(f"{transport}_server", right.v4, 9007, namespace=right).ready(),
         Tcpdump(tmp_path / "a.pcap", left, expression) as dump,
-        Summary("--by", "name", expression, on=[left, right], interface=left.interface) as summary,
+        Summary("--by", "name", expression, on=[left]) as summary,
         ExactProgram("crowd", right.v4, 9007, *options, namespace=left).ready() as crowd,
     ):
         crowd.say()
         crowd.expect("done", timeout=120)
         report = summary.stop()
         dump.stop()
-    assert server.pid
     sent, received, whole = bytes_by_end(tmp_path / "a.pcap")
     assert report.captured() == whole
-    assert report.unknown() == {}
-    found = {row["process"]["name"]: (row["sent_bytes"], row["received_bytes"]) for row in report.rows}
+    found = {
+        row["process"]["name"]: (row["sent_bytes"], row["received_bytes"]) for row in report.rows if "process" in row
+    }
     for number in range(count):
         end = (transport, left.v4, 20000 + number)
         assert found.pop(f"one-{number}") == (sent[end], received.get(end, 0))
-    assert len(found) == 1  # the server's
+    # The server is elsewhere: if a third namespace has its address as well, its bytes are `ambiguous`.
+    assert set(report.unknown()) <= {"ambiguous"}
+    assert sum(map(sum, found.values())) + report.unknown().get("ambiguous", 0) == whole
 
 
 def test_workers_of_a_server_have_rows_of_their_own(left: Namespace, right: Namespace, tmp_path: Path) -> None:
