@@ -15,17 +15,16 @@ from pathlib import Path
 from bed.namespaces import NamespacePair
 from bed.program import Program
 from bed.sniff import pktproc_command
-from benchmarks.measuring import Measured, print_table
+from benchmarks.measuring import Measured
 
-LOOK_S = 1.0
-PARTS = 10
+LOOK_S = 10.0
 
 
 def main() -> None:
-    """Make the connections and print how much memory each tenth of them left."""
+    """Make the connections, and print how much memory is in use meanwhile and what was counted in the end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--connections", type=int, default=2_000_000)
-    parser.add_argument("--rate", type=int, default=10_000)
+    parser.add_argument("--rate", type=int, default=5_000)
     parser.add_argument("--engine", default="ebpf")
     options = parser.parse_args()
     load = ("--count", options.connections, "--rate", options.rate)
@@ -35,20 +34,19 @@ def main() -> None:
         with Measured([*command, f"tcp port {ready['port']} and tcp[tcpflags] & tcp-syn != 0"], pair.left) as run:
             run.wait_for_talk("listening")
             program.say()
-            sizes = [resident_bytes(run.pid)]
+            begin = time.monotonic()
+            print("seconds, resident MB:", flush=True)
             while not program.events("done") and program.child.poll() is None:
+                print(f"{time.monotonic() - begin:.0f}, {resident_bytes(run.pid) >> 20}", flush=True)
                 time.sleep(LOOK_S)
-                sizes.append(resident_bytes(run.pid))
             run.child.send_signal(signal.SIGINT)
             usage = run.reap()
     rows = json.loads("\n".join(run.stdout.so_far()))
     talk = "\n".join(run.stderr.so_far())
     packets = sum(row["sent_packets"] for row in rows)
     named = sum(row["sent_packets"] for row in rows if row.get("process", {}).get("pid") == program.pid)
-    print(f"{packets} packets counted of {2 * options.connections}, {named} of them to the right process\n")
-    looks = [sizes[min(len(sizes) * part // PARTS, len(sizes) - 1)] for part in range(PARTS + 1)]
-    print_table(("share of the run", "resident MB"), [(f"{i / PARTS:.0%}", s >> 20) for i, s in enumerate(looks)])
-    print(f"\nCPU s: {usage.cpu_seconds:.0f}\n\n{talk}")
+    print(f"\n{packets} packets counted of {2 * options.connections}, {named} of them to the right process")
+    print(f"CPU s: {usage.cpu_seconds:.0f}\n\n{talk}")
 
 
 def resident_bytes(pid: int) -> int:

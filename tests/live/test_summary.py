@@ -144,9 +144,7 @@ def test_of_two_thousand_short_lived_programs_each_has_its_bytes(
         dump.stop()
     sent, received, whole = bytes_by_end(tmp_path / "a.pcap")
     assert report.captured() == whole
-    found = {
-        row["process"]["name"]: (row["sent_bytes"], row["received_bytes"]) for row in report.rows if "process" in row
-    }
+    found = {row["name"]: (row["sent_bytes"], row["received_bytes"]) for row in report.rows if "name" in row}
     for number in range(count):
         end = (transport, left.v4, 20000 + number)
         assert found.pop(f"one-{number}") == (sent[end], received.get(end, 0))

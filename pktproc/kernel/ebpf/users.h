@@ -12,7 +12,7 @@
 #define MOST_SOCKETS (1 << 17) /* what is forgotten is told again at its next use */
 #define PID_BITS 22            /* include/linux/threads.h, PID_MAX_LIMIT */
 #define PID_MASK ((1ULL << PID_BITS) - 1)
-#define CLOSED_SOCKET PID_MASK /* in the place of both pids */
+#define CLOSED_SOCKET 2         /* in the place of both pids: that of kthreadd, which has no sockets */
 #define NS_PER_US 1000
 #define SOCK_COMMON_BYTES 128 /* up to the last member that is read of it */
 
