@@ -18,7 +18,7 @@ from pktproc.attribution.recent import Recent
 from pktproc.capture.live import CaptureOptions, LiveCapture
 from pktproc.errors import EngineError
 from pktproc.kernel.ebpf.flow_cache import FlowCache, Reading, can_count
-from pktproc.model import DATAGRAM, Flow, Reason
+from pktproc.model import DATAGRAM, Flow, Match, Reason
 from pktproc.packets.batch import Bytes, Column, PacketBatch
 from pktproc.packets.flows import FlowTable
 from pktproc.packets.linktypes import LINKTYPE_ETHERNET
@@ -186,7 +186,8 @@ class Offloading:
     def _is_settled(self, block: AttributedBatch, position: int) -> bool:
         """Say whether nothing better will be known of a flow's ends soon."""
         ends = block.source[position], block.destination[position]
-        return position not in block.pending and not any(end and end.reason in _UNSETTLED for end in ends)
+        unsettled = any(end and (end.reason in _UNSETTLED or end.match is Match.SHARED) for end in ends)
+        return position not in block.pending and not unsettled
 
     def _cache_of(self, flow: Flow) -> FlowCache | None:
         """Return the cache of the only tap that sees a flow."""

@@ -8,8 +8,7 @@ from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Protocol, Self
 
-from pktproc.kernel.ebpf.engine import EbpfEngine
-from pktproc.kernel.engines import AUTO, open_engine
+from pktproc.kernel.engines import AUTO, open_engine, witness_of
 from pktproc.kernel.netlink_engine import NetlinkEngine
 from pktproc.output.counting import counted
 from pktproc.refusals import with_cures
@@ -55,7 +54,7 @@ class Recording:
         with ExitStack() as opened:
             with with_cures():
                 self.store = opened.enter_context(closing(Store(path)))
-            self.engine, self.notes = open_engine(engine, cmdline=cmdline, packets=False)
+            self.engine, self.notes = open_engine(engine, cmdline=cmdline, witness=interval_ns > 0)
             opened.enter_context(closing(self.engine))
             self._retention = Retention(self.store, max_bytes=max_bytes, max_age_ns=max_age_ns)
             self._recorder = Recorder(
@@ -67,7 +66,7 @@ class Recording:
                 retention=self._retention,
                 namespaces=self.engine.namespaces_in_turns,
                 cost_clock=time.thread_time_ns,
-                witness=self.engine if isinstance(self.engine, EbpfEngine) else None,
+                witness=witness_of(self.engine),
             )
             self._opened = opened.pop_all()
 

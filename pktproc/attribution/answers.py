@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pktproc.model import Attribution, Flow, SocketId
+from pktproc.model import Attribution, Flow, Match, Reason, SocketId
 from pktproc.packets.batch import Column, PacketBatch
 from pktproc.packets.columns import Columns
 from pktproc.packets.headers import TCP_RST
@@ -55,6 +55,13 @@ def only_resets(attributed: AttributedBatch) -> frozenset[int]:
     flows = len(attributed.source)
     only = np.bincount(resets, minlength=flows) == np.bincount(flow_of, minlength=flows)
     return frozenset(np.flatnonzero(only).tolist())
+
+
+def undivided(end: Attribution | None) -> Attribution | None:
+    """Return the answer for packets that were counted together: whose they are is not known if they are of several."""
+    if end is None or end.match is not Match.SHARED:
+        return end
+    return Attribution(reason=Reason.AMBIGUOUS, evidence=end.evidence, holders=end.holders, final=end.final)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pktproc.attribution.answers import Answer, AttributedBatch, Weights, only_resets
+from pktproc.attribution.answers import Answer, AttributedBatch, Weights, only_resets, undivided
 from pktproc.attribution.clocks import monotonic_offset_ns
 from pktproc.attribution.endings import Exit
 from pktproc.attribution.ends import FORWARDED, NOT_IP, destination_end, sent_by_kernel, source_end
@@ -228,6 +228,8 @@ class BatchAttributor:
             source, destination = found
             if source is not None:
                 source = sent_by_kernel(flow, source, only_resets=position in nothing_but_resets)
+            if attributed.weights is not None:
+                source, destination = undivided(source), undivided(destination)
             attributed.source[position], attributed.destination[position] = source, destination
             final = (source is None or source.final) and (destination is None or destination.final)
             (attributed.pending.discard if final else attributed.pending.add)(position)

@@ -31,7 +31,8 @@ _WITH_PORTS = DATAGRAM | {Protocol.TCP, Protocol.SCTP, Protocol.DCCP}
 class Account(NamedTuple):
     """What the witness knows of an end: the answer if it has one, and whether it may soon know more.
 
-    `lasting` says that the answer holds for later packets, too, until something happens.
+    `lasting` says that the answer holds for later packets, too, until something happens; one with several candidates is
+    of these packets alone.
     """
 
     attribution: Attribution | None
@@ -73,6 +74,11 @@ class _KnownFlow:
             if self.sent is NO_TURNS:
                 self.sent = Turns()
             self.sent.add(use.time_ns, use.process)
+
+    def changes_socket(self, period: Period) -> bool:
+        """Say whether another socket than before takes the flow over within a period."""
+        begun = [since_ns for since_ns, _ in self.sockets.values()]
+        return len(begun) > 1 and any(period.first_ns < since_ns <= period.last_ns for since_ns in begun)
 
 
 def _keep_latest(cookies: dict[int, Any]) -> None:
@@ -164,10 +170,11 @@ class Usage:
         if query.protocol == Protocol.TCP:
             account = self._of_connection(query, flow, period)
         elif query.outgoing:
-            account = self._named(flow.sent.at(period.first_ns) + flow.sent.during(period))
+            users = flow.sent.at(period.first_ns) + flow.sent.during(period)
+            account = self._of_one(users) if users and flow.changes_socket(period) else self._named(users)
         else:
             account = self._of_datagrams(query, flow, period)
-        lasting = True
+        lasting = account.attribution is None or len(account.attribution.holders) <= 1
         for cookie in (*flow.sockets, *flow.arrives):
             known = self._sockets.get(cookie)
             if known:

@@ -17,12 +17,12 @@ ALL = (*NAMES, EbpfEngine.name)
 LocalEngine = NetlinkEngine | ProcfsEngine
 
 
-def open_engine(name: str = AUTO, *, cmdline: bool = True, packets: bool = True) -> tuple[LocalEngine, list[str]]:
+def open_engine(name: str = AUTO, *, cmdline: bool = True, witness: bool = True) -> tuple[LocalEngine, list[str]]:
     """Return the engine of this name, or the best that works here, and notes on why it is not a better one.
 
-    `cmdline=False` leaves command lines unread; `packets=False` says that it is to look at intervals, for which nothing
-    needs to be told in between. Raise `UsageError` for a name that is not in `ALL` and `EngineError` if the engine
-    asked for does not work here.
+    `cmdline=False` leaves command lines unread; `witness=False` says that it is to look once, for which nothing needs
+    to be told. Raise `UsageError` for a name that is not in `ALL` and `EngineError` if the engine asked for does not
+    work here.
     """
     if name not in ALL:
         message = f"no engine {name!r}: choose from {', '.join(ALL)}"
@@ -32,7 +32,7 @@ def open_engine(name: str = AUTO, *, cmdline: bool = True, packets: bool = True)
         return engine, list(engine.limits)
     notes: list[str] = []
     for kind, worse in ((EbpfEngine, NetlinkEngine), (NetlinkEngine, ProcfsEngine)):
-        if kind is EbpfEngine and not packets:
+        if kind is EbpfEngine and not witness:
             continue
         try:
             engine = kind(cmdline=cmdline)

@@ -129,6 +129,23 @@ def test_packets_of_two_senders_in_one_block_are_shared(host: Host) -> None:
     assert named(host.ask(10.5, 12.5)) == (Match.SHARED, (A, B))
 
 
+def test_packets_about_the_time_when_another_socket_takes_over_are_nobodys(host: Host) -> None:
+    for protocol in (Protocol.UDP, Protocol.TCP):
+        host.happens(10, Way.SENT, A, cookie=2, protocol=protocol)
+        host.happens(12, Way.SENT, B, cookie=3, protocol=protocol)
+        account = host.ask(10.5, 12.5, protocol=protocol)
+        assert account.attribution is not None
+        assert (account.attribution.reason, account.attribution.holders) == (Reason.AMBIGUOUS, (A, B))
+        assert not account.lasting
+        assert named(host.ask(12.5, 13, protocol=protocol)) == (Match.EXACT, (B,))
+
+
+def test_what_is_shared_in_one_block_is_asked_again_in_the_next(host: Host) -> None:
+    host.happens(10, Way.SENT, A)
+    host.happens(12, Way.SENT, B)
+    assert not host.ask(10.5, 12.5).lasting
+
+
 def test_an_answer_does_not_last_beyond_what_is_already_known_to_follow(host: Host) -> None:
     host.happens(10, Way.SENT, A)
     assert host.ask(10.5).lasting

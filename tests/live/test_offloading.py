@@ -41,10 +41,12 @@ class Meter(LiveMeter):
 
 
 @contextmanager
-def metered(on: Namespace, counting: Counting, expression: str = "", way: str = "inout") -> Iterator[Meter]:
+def metered(
+    on: Namespace, counting: Counting, expression: str = "", way: str = "inout", engine: str = "auto"
+) -> Iterator[Meter]:
     """A meter that runs in a thread until the end of the block, all that came then counted."""
     capture = CaptureOptions((on.interface,), (on.name,), expression, way=way)
-    with Meter(capture, counting) as meter:
+    with Meter(capture, counting, engine=engine) as meter:
         meter.start(time.time_ns())
         thread = threading.Thread(target=meter.run)
         thread.start()
@@ -164,9 +166,10 @@ def test_what_comes_before_and_after_an_interval_s_end_is_kept_apart(
     assert offloaded(meter) > 0.8 * len(times)
 
 
+@pytest.mark.parametrize("engine", ["ebpf", "netlink"])
 @pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
 def test_ends_that_another_process_uses_again_are_not_given_to_the_first(
-    left: Namespace, right: Namespace, *, udp: bool
+    left: Namespace, right: Namespace, engine: str, *, udp: bool
 ) -> None:
     """Three processes in turn on the very same ports, each for long enough to be counted in the kernel."""
     sizes, count = [101, 202, 303], 6000
@@ -175,7 +178,7 @@ def test_ends_that_another_process_uses_again_are_not_given_to_the_first(
     with (
         Program(kind, right.v4, PORT, namespace=right).ready(),
         Program("tuple_reuse", right.v4, PORT, *options, namespace=left).ready() as program,
-        metered(left, Counting(layer="payload"), f"port {PORT}") as meter,
+        metered(left, Counting(layer="payload"), f"port {PORT}", engine=engine) as meter,
     ):
         program.say()
         told = program.expect("used", len(sizes), timeout=60)
@@ -186,8 +189,8 @@ def test_ends_that_another_process_uses_again_are_not_given_to_the_first(
     assert offloaded(meter) > 0.3 * view.captured.packets
     assert found.keys() == truth.keys()
     # Who sent what comes about the time of a change is not always known, but nobody gets what is another's.
-    least = 0.25 if udp else 0.95
-    assert all(least * truth[pid] < size <= truth[pid] for pid, size in found.items())
+    least = 0.9 if engine == "ebpf" and not udp else 0.25
+    assert {pid: size for pid, size in found.items() if not least * truth[pid] < size <= truth[pid]} == {}
 
 
 def test_without_the_privilege_all_is_handed_over_as_ever(left: Namespace, right: Namespace) -> None:
