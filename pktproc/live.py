@@ -16,7 +16,7 @@ from pktproc.attribution.backlog import GRACE_NS, Backlog
 from pktproc.attribution.lookahead import LookAhead
 from pktproc.capture.live import BLOCK_TIMEOUT_MS, CaptureOptions, LiveCapture
 from pktproc.capture.tap import Statistics
-from pktproc.errors import PktprocError
+from pktproc.errors import CaptureError, PktprocError
 from pktproc.kernel.engines import AUTO, open_engine, witness_of
 from pktproc.offloading import Counted, Offloading
 from pktproc.output.counting import counted
@@ -126,7 +126,11 @@ class LiveAttribution:
         self.start()
         while self._stop_ns is None or time.monotonic_ns() < self._stop_ns:
             begin_ns = time.monotonic_ns()
-            self.capture.wait(self._wait_ms())
+            try:
+                self.capture.wait(self._wait_ms())
+            except CaptureError:
+                yield from self._rest()
+                raise
             count = self._take()
             yield from self._backlog.ready()
             if count == 0:
@@ -134,6 +138,10 @@ class LiveAttribution:
             pause_ns = min(count * _PACE_NS_PER_PACKET, _LONGEST_PACE_NS) - (time.monotonic_ns() - begin_ns)
             if pause_ns > _NS_PER_MS:
                 time.sleep(pause_ns / _NS_PER_S)
+        yield from self._rest()
+
+    def _rest(self) -> Iterator[AttributedBatch]:
+        """Yield what was captured until now."""
         end_ns = time.time_ns()
         if self.offloading:
             self.offloading.stop()

@@ -25,6 +25,7 @@ from pktproc.kernel.engines import AUTO
 from pktproc.kernel.processes import ProcessReader
 from pktproc.live import LiveAttribution
 from pktproc.offline import OfflineAttribution
+from pktproc.offloading import LEAST_INTERVAL_NS
 from pktproc.output.names import network_type, transport, user_name
 
 SNAPLEN = 256
@@ -83,13 +84,14 @@ class LiveMeter:
         self._lock = threading.Lock()
         self._end_ns: int | None = None
         self._interval_ns = counting.interval_ns
+        layer = counting.layer if counting.interval_ns >= LEAST_INTERVAL_NS else None
         capture = replace(capture, snaplen=min(capture.snaplen, SNAPLEN))
         several = ANY in capture.interfaces or len(capture.interfaces) * max(len(capture.netns), 1) > 1
         self.ledger = _ledger(counting, lag_ns=LAG_NS, several_interfaces=several)
         self._sieve = ProcessSieve(counting.selection, ProcessReader(cmdline=False).read)
         with ExitStack() as opened:
             self.live = opened.enter_context(
-                LiveAttribution(capture, engine=engine, cmdline=cmdline, counted_layer=counting.layer)
+                LiveAttribution(capture, engine=engine, cmdline=cmdline, counted_layer=layer)
             )
             self._opened = opened.pop_all()
 

@@ -6,6 +6,7 @@ packets are counted where they are tapped, until something happens to it. Whoeve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from pktproc.attribution.recent import Recent
 from pktproc.capture.live import CaptureOptions, LiveCapture
 from pktproc.errors import EngineError
 from pktproc.kernel.ebpf.flow_cache import FlowCache, Reading, can_count
-from pktproc.model import DATAGRAM, Flow, Match, Reason
+from pktproc.model import Flow, Match, Protocol, Reason
 from pktproc.packets.batch import Bytes, Column, PacketBatch
 from pktproc.packets.flows import FlowTable
 from pktproc.packets.linktypes import LINKTYPE_ETHERNET
@@ -26,10 +27,14 @@ from pktproc.packets.linktypes import LINKTYPE_ETHERNET
 _NS_PER_MS = 1_000_000
 READ_EVERY_NS = 100 * _NS_PER_MS
 """How old sums get in the kernel."""
+LEAST_INTERVAL_NS = 2 * READ_EVERY_NS
+"""Intervals that are shorter are not kept apart: a reading would be of several."""
 _MIN_PACKETS = 16
 _WITHIN_NS = 10_000 * _NS_PER_MS
 # What these say is that ends have changed hands or may have.
 _UNSETTLED = frozenset({Reason.CLOSED, Reason.AMBIGUOUS, Reason.NOT_COVERED})
+# Filters that take some packets of a connection and not others may keep from us where it begins and ends.
+_BY_CONTENT = re.compile(r"[\[<>=]|\b(?:less|greater|len)\b")
 _MAX_CANDIDATES = 1 << 14
 # Each flow cache has 4 MB of counters.
 _MAX_TAPS = 8
@@ -68,7 +73,9 @@ class Offloading:
         self._clock, self._wall_clock = clock, wall_clock
         self._caches: dict[tuple[int, int], FlowCache] = {}
         self._candidates: Recent[Flow, int] = Recent(_MAX_CANDIDATES, _WITHIN_NS, clock)
-        self._waiting: list[tuple[int, FlowCache, Flow]] = []
+        self._waiting: list[tuple[int, FlowCache, int, Flow]] = []
+        self._offers = True
+        self._hides_flags = _BY_CONTENT.search(options.expression) is not None
         self._read_ns = clock()
         self._start_ns = self._width_ns = 0
         self._boundary = _Boundary(0, 0)
@@ -97,7 +104,10 @@ class Offloading:
         if block.weights is not None:
             self._take_back(block)
             return
-        now_ns = self._wall_clock()
+        if len(self._caches) > 1:
+            self._leave_elsewhere(block)
+        if not self._offers:
+            return
         packets = np.bincount(block.flow_of, minlength=len(block.flows)).tolist()
         linktype = block.batch.linktype[block.first].tolist()
         for position, flow in enumerate(block.flows):
@@ -108,21 +118,22 @@ class Offloading:
             if not self._is_settled(block, position) or linktype[position] != LINKTYPE_ETHERNET or not can_count(flow):
                 continue
             cache = self._cache_of(flow)
-            if cache is not None and flow not in cache and wanted(flow) and cache.put(flow):
-                self._waiting.append((now_ns, cache, flow))
+            hides = self._hides_flags and flow.protocol == Protocol.TCP
+            if cache is not None and not hides and flow not in cache and wanted(flow):
+                self._put(cache, flow)
 
     def read(self, changed: Sequence[tuple[int, int]] | None) -> list[Counted]:
         """Return what the kernel has counted, if it is time to ask it; what was handed over must have been read before.
 
         `changed` are protocols and ports on which sockets have begun or ended, None for perhaps all of them: each
-        datagram there is looked at again.
+        packet of flows there is looked at again that do not tell it themselves.
         """
-        datagrams = self._datagrams_on(changed)
+        touched = self._on_ports(changed)
         given_up = any(cache.has_given_up for cache in self._caches.values())
-        if not datagrams and not given_up and self._clock() - self._read_ns < READ_EVERY_NS:
+        if not touched and not given_up and self._clock() - self._read_ns < READ_EVERY_NS:
             return []
         found = self.read_now()
-        for cache, flow in datagrams:
+        for cache, flow in touched:
             cache.remove(flow)
             self._candidates[flow] = 0
         return found
@@ -146,8 +157,8 @@ class Offloading:
         ready = [entry for entry in self._waiting if entry[0] < until_ns]
         if ready:
             self._waiting = [entry for entry in self._waiting if entry[0] >= until_ns]
-            for _, cache, flow in ready:
-                cache.start(flow)
+            for _, cache, number, flow in ready:
+                cache.start(number, flow)
 
     def wait_ms(self, otherwise_ms: float) -> float:
         """Return how long the caller may sleep before it is time to read."""
@@ -165,13 +176,29 @@ class Offloading:
         """Unload the programs."""
         self._opened.close()
 
-    def _datagrams_on(self, changed: Sequence[tuple[int, int]] | None) -> list[tuple[FlowCache, Flow]]:
-        ports = None if changed is None else [port for protocol, port in changed if protocol in DATAGRAM]
+    def _put(self, cache: FlowCache, flow: Flow) -> None:
+        try:
+            number = cache.put(flow)
+        except EngineError:  # older kernels refuse it once privileges are dropped
+            self._offers = False
+            return
+        if number is not None:
+            self._waiting.append((self._wall_clock(), cache, number, flow))
+
+    def _leave_elsewhere(self, block: AttributedBatch) -> None:
+        """Look at all packets of flows that come by another tap as well."""
+        for flow in block.flows:
+            own = self._cache_of(flow)
+            for cache in self._caches.values():
+                if cache is not own:
+                    cache.leave(flow)
+
+    def _on_ports(self, changed: Sequence[tuple[int, int]] | None) -> list[tuple[FlowCache, Flow]]:
         return [
             (cache, flow)
             for cache in self._caches.values()
-            for port in (cache.datagram_ports() if ports is None else ports)
-            for flow in cache.datagrams_on(port)
+            for port in (cache.ports() if changed is None else changed)
+            for flow in cache.flows_on(port)
         ]
 
     def _take_back(self, block: AttributedBatch) -> None:

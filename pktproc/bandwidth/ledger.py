@@ -29,7 +29,7 @@ NS_PER_S = 1_000_000_000
 TCP_FIN = 0x01
 FOLD_ABOVE = 1 << 14
 """Slots beyond which flows that ended are folded, unless a view is of connections."""
-LAG_NS = 150_000_000
+LAG_NS = 200_000_000
 """How long after its end a live interval may still get packets: blocks wait to be filled and for their answers."""
 
 

@@ -19,7 +19,7 @@ from kernel.ebpf.exact_bed import ExactProgram
 from live.test_record import epoch, pids, wait_until, who
 
 PORT = 7620
-COUNT = 2000
+COUNT = 500
 CHURNED = 120_000
 ROOM = ("-B", "65536")  # KiB, for all packets of a storm
 RARELY_S = 60

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from cachetools import TTLCache
 
+from pktproc.errors import EngineError
 from pktproc.kernel.ebpf.classic_filter import Classic, followed
 from pktproc.kernel.ebpf.libbpf import BpfObject, Log, Map, load_socket_filter
 from pktproc.model import DATAGRAM, V4_MAPPED_PREFIX, Direction, Flow, Protocol
@@ -61,14 +62,15 @@ _KEY = struct.Struct("!16s16sHHBBH")  # struct flow
 _MAPPED_BYTES = len(V4_MAPPED_PREFIX)
 _PROTOCOLS = frozenset({int(Protocol.TCP), int(Protocol.UDP)})
 _DIRECTIONS = frozenset({int(Direction.INCOMING), int(Direction.OUTGOING), int(Direction.LOOPBACK)})
-_IDLE_READINGS = 50
-"""After so many readings without packets a flow gives its place to others."""
+_IDLE_NS = 5_000_000_000
+"""After so long without packets a flow gives its place to others."""
+_NEVER = np.iinfo(np.int64).max
 _ELSEWHERE_FOR_NS = 10_000_000_000
 """How long a flow is left alone that was seen on several interfaces."""
 _ENDED, _ELSEWHERE, _REMOVED = 1, 2, 3  # enum over
 _NO_NUMBERS: set[int] = set()
-_RESTING_READINGS = 2
-"""So many readings later no processor is still counting a packet of a flow that was given up."""
+_RESTING_NS = 1_000_000_000
+"""So long afterwards no processor is still counting a packet of a flow that was given up."""
 
 
 class Reading(NamedTuple):
@@ -132,14 +134,15 @@ class FlowCache:
         self._over = 0
         self._reading = self._shared["reading"] = 1
         self._numbers: dict[bytes, int] = {}
-        self._on_port: dict[int, set[int]] = {}
+        self._on_port: dict[tuple[int, int], set[int]] = {}
+        self._on_ports_of = _PROTOCOLS if expression is not None else DATAGRAM
         self._elsewhere: TTLCache[bytes, bool] = TTLCache(MOST_FLOWS, _ELSEWHERE_FOR_NS, clock)
         self._flows: list[Flow | None] = []
         self._free: list[int] = []
         self._resting: deque[tuple[int, int]] = deque()
         self._packets = np.zeros((MOST_FLOWS, 2), np.int64)
         self._bytes = np.zeros((MOST_FLOWS, 2), np.int64)
-        self._met_at = np.zeros(MOST_FLOWS, np.int64)
+        self._met_ns = np.full(MOST_FLOWS, _NEVER)
 
     def _behind(self, expression: Sequence[Classic], snaplen: int) -> int:
         """Return a program that lets the counting one have the packets which a classic one takes."""
@@ -160,37 +163,41 @@ class FlowCache:
         """Say whether a flow was given up since the last reading: what it had came before what is handed over of it."""
         return int(self._shared["over"]) != self._over
 
-    def put(self, flow: Flow) -> bool:
-        """Watch a flow, of which everything is still handed over until `start`; return False if there is no room.
+    def put(self, flow: Flow) -> int | None:
+        """Watch a flow, of which all is still handed over until `start`; return its place, None if there is none.
 
-        Nor is there any for a flow that is or lately was seen on another interface.
+        Nor is there any for a flow that is or lately was seen on another interface. Raise `EngineError` where the
+        kernel refuses.
         """
         key = _key(flow)
         if key in self._numbers or key in self._elsewhere:
-            return False
+            return None
         if self._free:
             number = self._free.pop()
         elif len(self._flows) < MOST_FLOWS:
             number = len(self._flows)
             self._flows.append(None)
         else:
-            return False
+            return None
         tally = self._tallies[number]
         tally["ifindex"], tally["outgoing"] = flow.ifindex, flow.direction == Direction.OUTGOING
         tally["counts"] = tally["over"] = 0
+        try:
+            self._keys.put(key, number.to_bytes(4, sys.byteorder))
+        except EngineError:
+            self._free.append(number)
+            raise
         self._flows[number] = flow
         self._numbers[key] = number
-        self._met_at[number] = self._reading
-        if flow.protocol in DATAGRAM:
+        self._met_ns[number] = self._read_ns
+        if flow.protocol in self._on_ports_of:
             for port in (flow.source_port, flow.destination_port):
-                self._on_port.setdefault(port, set()).add(number)
-        self._keys.put(key, number.to_bytes(4, sys.byteorder))
-        return True
+                self._on_port.setdefault((flow.protocol, port), set()).add(number)
+        return number
 
-    def start(self, flow: Flow) -> None:
-        """Count a flow from now on, unless it was given up meanwhile: all that came before it was put is known."""
-        number = self._numbers.get(_key(flow))
-        if number is not None:
+    def start(self, number: int, flow: Flow) -> None:
+        """Count a flow at its place from now on: all that came before it was put there is known."""
+        if self._flows[number] is flow:
             self._tallies[number]["counts"] = 1
 
     def remove(self, flow: Flow) -> None:
@@ -199,12 +206,23 @@ class FlowCache:
         if number is not None and self._flows[number] == flow:
             self._take_out(number)
 
-    def datagram_ports(self) -> list[int]:
-        """Return the ports of which watched flows of datagrams are."""
+    def leave(self, flow: Flow) -> None:
+        """Hand over the packets of a flow that was seen elsewhere, whatever its interface, for a while."""
+        key = _key(flow)
+        number = self._numbers.get(key)
+        if number is not None:
+            self._take_out(number)
+            self._elsewhere[key] = True
+
+    def ports(self) -> list[tuple[int, int]]:
+        """Return the protocols and ports of the watched flows that nothing in their packets need end.
+
+        These are of datagrams, and with an `expression`, which may keep SYNs and RSTs away, of TCP, too.
+        """
         return list(self._on_port)
 
-    def datagrams_on(self, port: int) -> list[Flow]:
-        """Return the watched flows of datagrams from or to a port, whose owners nothing in the packets tells."""
+    def flows_on(self, port: tuple[int, int]) -> list[Flow]:
+        """Return such flows from or to a protocol and port."""
         return [flow for number in self._on_port.get(port, ()) if (flow := self._flows[number]) is not None]
 
     def _take_out(self, number: int) -> bytes | None:
@@ -213,13 +231,14 @@ class FlowCache:
         if flow is None or self._numbers.get(key := _key(flow)) != number:
             return None
         del self._numbers[key]
-        for port in (flow.source_port, flow.destination_port):
+        for port in ((flow.protocol, flow.source_port), (flow.protocol, flow.destination_port)):
             self._on_port.get(port, _NO_NUMBERS).discard(number)
             if not self._on_port.get(port, True):
                 del self._on_port[port]
         self._tallies[number]["over"] = _REMOVED
         self._keys.remove(key)
-        self._resting.append((self._reading, number))
+        self._met_ns[number] = _NEVER
+        self._resting.append((self._read_ns, number))
         return key
 
     def divide_at(self, boundary_ns: int, now_ns: int) -> None:
@@ -242,12 +261,13 @@ class FlowCache:
         packets = seen["packets"].astype(np.int64) - self._packets[:used]
         sizes = seen["bytes"].astype(np.int64) - self._bytes[:used]
         numbers = np.flatnonzero((packets != 0).any(axis=1) | (sizes != 0).any(axis=1))
+        numbers = numbers[[self._flows[number] is not None for number in numbers.tolist()]]
         found = None
         if len(numbers):
             self._packets[numbers] += packets[numbers]
             self._bytes[numbers] += sizes[numbers]
-            self._met_at[numbers] = self._reading
-            self.packets += int(packets.sum())
+            self.packets += int(packets[numbers].sum())
+            self._met_ns[numbers[self._met_ns[numbers] != _NEVER]] = now_ns
             # What is touched while it is copied tells of its first packet no more.
             first_ns = np.where(
                 seen["reading"][numbers] == before & 0xFFFFFFFF, seen["first_ns"][numbers], self._read_ns
@@ -275,9 +295,9 @@ class FlowCache:
             key = self._take_out(number)
             if key is not None and over[number] == _ELSEWHERE:
                 self._elsewhere[key] = True
-        for number in np.flatnonzero(self._reading - self._met_at[: len(self._flows)] > _IDLE_READINGS).tolist():
+        for number in np.flatnonzero(self._met_ns[: len(self._flows)] < self._read_ns - _IDLE_NS).tolist():
             self._take_out(number)
-        while self._resting and self._resting[0][0] + _RESTING_READINGS < self._reading:
+        while self._resting and self._resting[0][0] + _RESTING_NS < self._read_ns:
             _, number = self._resting.popleft()
             self._flows[number] = None
             self._free.append(number)

@@ -20,6 +20,7 @@ from pktproc.model import Direction, Flow, Protocol, pack_address
 ADDRESS = "127.0.0.1"
 LOOPBACK = 1
 FRAME_BYTES = 14 + 20 + 8
+NS_PER_S = 1_000_000_000
 ETH_P_ALL = 3
 
 
@@ -52,8 +53,9 @@ class Bed:
             count += 1
 
     def watch(self, flow: Flow) -> None:
-        assert self.cache.put(flow)
-        self.cache.start(flow)
+        number = self.cache.put(flow)
+        assert number is not None
+        self.cache.start(number, flow)
 
     def ended_by_itself(self, flow: Flow, *, at_least: int) -> None:
         """Assert that a watched flow was given up and so many packets, or more, were handed over, nothing counted."""
@@ -90,10 +92,11 @@ def bed() -> Iterator[Bed]:
 
 
 def test_a_flow_is_handed_over_until_it_is_started(bed: Bed) -> None:
-    assert bed.cache.put(bed.flow)
+    number = bed.cache.put(bed.flow)
+    assert number is not None
     bed.send(3)
     assert (bed.handed_over(), bed.cache.read(time.monotonic_ns())) == (3, None)
-    bed.cache.start(bed.flow)
+    bed.cache.start(number, bed.flow)
     begin_ns = time.monotonic_ns()
     bed.send(5, 100)
     end_ns = time.monotonic_ns()
@@ -121,7 +124,7 @@ def test_what_comes_by_another_interface_or_way_ends_it(bed: Bed, ifindex: int, 
     assert bed.cache.has_given_up
     assert bed.cache.read(time.monotonic_ns()) is None
     assert flow not in bed.cache
-    assert not bed.cache.put(bed.flow), "it would be given up again at once"
+    assert bed.cache.put(bed.flow) is None, "it would be given up again at once"
 
 
 def test_a_connection_that_begins_or_ends_is_handed_over(bed: Bed) -> None:
@@ -163,12 +166,12 @@ def test_sums_on_both_sides_of_a_boundary_are_kept_apart(bed: Bed) -> None:
 
 def test_a_flow_without_packets_gives_its_place_to_others(bed: Bed) -> None:
     bed.watch(bed.flow)
-    readings = 0
-    while bed.flow in bed.cache:
-        assert bed.cache.read(time.monotonic_ns()) is None
-        readings += 1
-        assert readings < 100
-    assert readings > 10
+    later_ns = time.monotonic_ns()
+    for seconds in (1, 2, 3):
+        assert bed.cache.read(later_ns + seconds * NS_PER_S) is None
+        assert bed.flow in bed.cache
+    assert bed.cache.read(later_ns + 7 * NS_PER_S) is None
+    assert bed.flow not in bed.cache
     bed.send(1)
     assert bed.handed_over() == 1
     bed.watch(bed.flow)
@@ -186,7 +189,7 @@ def test_what_came_before_a_flow_is_taken_out_is_still_read(bed: Bed) -> None:
     assert reading is not None
     assert reading.packets.tolist() == [7]
     assert bed.cache.packets == 7
-    assert bed.cache.datagram_ports() == []
+    assert bed.cache.ports() == []
 
 
 def test_in_the_end_everything_is_handed_over(bed: Bed) -> None:
@@ -198,12 +201,23 @@ def test_in_the_end_everything_is_handed_over(bed: Bed) -> None:
 
 def test_there_is_room_for_so_many_and_no_more(bed: Bed) -> None:
     for port in range(MOST_FLOWS):
-        assert bed.cache.put(bed.flow._replace(source_port=port, destination_port=0))
-    assert not bed.cache.put(bed.flow._replace(source_port=0, destination_port=1))
+        assert bed.cache.put(bed.flow._replace(source_port=port, destination_port=0)) is not None
+    another = bed.flow._replace(source_port=0, destination_port=1)
+    assert bed.cache.put(another) is None
     bed.cache.remove(bed.flow._replace(source_port=5, destination_port=0))
-    for _ in range(4):
-        bed.cache.read(time.monotonic_ns())
-    assert bed.cache.put(bed.flow._replace(source_port=0, destination_port=1))
+    bed.cache.read(time.monotonic_ns())
+    assert bed.cache.put(another) is None, "the place has to rest"
+    bed.cache.read(time.monotonic_ns() + 2 * NS_PER_S)
+    bed.cache.read(time.monotonic_ns() + 3 * NS_PER_S)
+    assert bed.cache.put(another) is not None
+
+
+def test_a_flow_that_another_tap_sees_is_handed_over(bed: Bed) -> None:
+    bed.watch(bed.flow)
+    bed.cache.leave(bed.flow._replace(ifindex=77, direction=Direction.OUTGOING))
+    bed.send(2)
+    assert bed.handed_over() == 2
+    assert bed.cache.put(bed.flow) is None
 
 
 def test_some_flows_cannot_be_told_from_others() -> None:
