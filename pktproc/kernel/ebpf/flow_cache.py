@@ -130,6 +130,7 @@ class FlowCache:
         self._shared = np.frombuffer(shared, SHARED, 1)[0]
         self._shared["snaplen"] = snaplen
         self._shared["layer"], self._shared["way"] = LAYERS.index(layer), WAYS.index(way)
+        self._clock = clock
         self._read_ns = clock()
         self._over = 0
         self._reading = self._shared["reading"] = 1
@@ -238,7 +239,7 @@ class FlowCache:
         self._tallies[number]["over"] = _REMOVED
         self._keys.remove(key)
         self._met_ns[number] = _NEVER
-        self._resting.append((self._read_ns, number))
+        self._resting.append((self._clock(), number))
         return key
 
     def divide_at(self, boundary_ns: int, now_ns: int) -> None:
