@@ -70,7 +70,7 @@ class LiveCapture:
         self._places: dict[tuple[int, int], int] = {}
         try:
             for space in spaces:
-                for name in options.interfaces:
+                for name in dict.fromkeys(options.interfaces):  # or its packets would count twice
                     self.taps.append(_tap(name, space, options))
                     if options.way != "in" and (scout := open_scout(name, space, options.expression)):
                         self.posts.append(ScoutPost(scout, self.taps[-1]))

@@ -22,7 +22,7 @@ def examine_flow_cache() -> Finding:
             detail = f"summary, top and exporter leave up to {MOST_FLOWS:,} known flows to the kernel to count"
             return Finding(_AREA, what, State.OK, detail)
     except (EngineError, OSError) as error:
-        cure = "run as root; meanwhile each packet is looked at, which gives the same sums for more CPU time"
+        cure = "see the rows below; meanwhile each packet is looked at, which gives the same sums for more CPU time"
         return Finding(_AREA, what, State.LIMITED, str(error), cure)
 
 
