@@ -28,6 +28,8 @@ _IDLE_MS = 200.0
 _SWITCH_S = 0.00003
 # A block costs about as much to handle as this many packets of it, so under load blocks are left to fill for a while.
 _PACE_NS_PER_PACKET = 25_000
+# With a witness no process is lost by waiting, so what takes its time (new flows) is done in larger portions.
+_PACE_PER_COST = 4
 _LONGEST_PACE_NS = 40_000_000
 _NS_PER_MS = 1_000_000
 _MS_PER_S = 1_000
@@ -70,6 +72,7 @@ class LiveAttribution:
             opened.enter_context(closing(self.engine))
             witness = witness_of(self.engine)
             notes += [limit for limit in self.engine.limits if limit not in notes]
+            self._has_witness = witness is not None
             if witness:  # which knows of first packets without any look-up
                 self.capture.dismiss_scouts()
             self.attributor = BatchAttributor(
@@ -131,14 +134,23 @@ class LiveAttribution:
             except CaptureError:
                 yield from self._rest()
                 raise
+            taken_ns = time.monotonic_ns()
             count = self._take()
             yield from self._backlog.ready()
             if count == 0:
                 yield None
-            pause_ns = min(count * _PACE_NS_PER_PACKET, _LONGEST_PACE_NS) - (time.monotonic_ns() - begin_ns)
+            now_ns = time.monotonic_ns()
+            pause_ns = self._pace_ns(count, now_ns - taken_ns) - (now_ns - begin_ns)
             if pause_ns > _NS_PER_MS:
                 time.sleep(pause_ns / _NS_PER_S)
         yield from self._rest()
+
+    def _pace_ns(self, count: int, cost_ns: int) -> int:
+        """Return how long a block of so many packets that took so long to handle is to be from the next one."""
+        pace_ns = count * _PACE_NS_PER_PACKET
+        if count and self._has_witness:
+            pace_ns = max(pace_ns, cost_ns * _PACE_PER_COST)
+        return min(pace_ns, _LONGEST_PACE_NS)
 
     def _rest(self) -> Iterator[AttributedBatch]:
         """Yield what was captured until now."""

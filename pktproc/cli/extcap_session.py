@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import select
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any, Self
 from pktproc.attribution.selection import ProcessSieve
 from pktproc.capture.live import CaptureOptions
 from pktproc.cli import extcap_sentences as sentences
+from pktproc.cli.garbage import spare_what_stays
 from pktproc.cli.selection_options import SelectionOptions
 from pktproc.cli.signals import ended_by_signals
 from pktproc.cli.talk import say
@@ -80,7 +80,7 @@ def run(options: ExtcapOptions, fifo: int) -> None:
         raise Denied(message) from error
     with live, ended_by_signals(live.stop):
         live.start()
-        gc.freeze()  # what was loaded until here stays; to look through it again and again stalls the walk for 10 ms
+        spare_what_stays()
         _transfer(options, live, fifo)
         for shortfall in live.shortfalls():
             say(shortfall)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pktproc.attribution.selection import ProcessSieve
 from pktproc.attribution.tally import Tally
 from pktproc.cli import closing
 from pktproc.cli.file_options import FileOptions
+from pktproc.cli.garbage import spare_what_stays
 from pktproc.cli.progress import Progress
 from pktproc.cli.signals import Interruption, ended_by_signals
 from pktproc.cli.talk import say
@@ -27,7 +27,6 @@ from pktproc.packet_file import PacketFile
 from pktproc.packets.batch import Column
 
 _NS_PER_S = 1_000_000_000
-_GC_THRESHOLD = 500_000
 # So many packets are printed at a time, for the first lines to come soon and a signal not to wait for a whole block.
 _PRINTED_AT_ONCE = 4096
 
@@ -49,8 +48,7 @@ def run(options: FileOptions) -> None:
         _summary(options, offline) as outcome,
     ):
         session = _Session(options, file, outcome)
-        gc.freeze()  # flows are made by the thousand and hold no circles: to look for some takes a third of the time
-        gc.set_threshold(_GC_THRESHOLD)
+        spare_what_stays()
         with (
             Progress(offline.capture.total_bytes, shown=options.output is not None) as progress,
             ended_by_signals(outcome.interruption.stop),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from pktproc.capture.filter import ANY
 from pktproc.capture.interfaces import interfaces, states
 from pktproc.capture.live import CaptureOptions
 from pktproc.cli import closing
+from pktproc.cli.garbage import spare_what_stays
 from pktproc.cli.signals import ended_by_signals
 from pktproc.cli.sniff_options import SniffOptions
 from pktproc.cli.talk import say
@@ -77,7 +77,7 @@ def run(options: SniffOptions) -> None:
         if options.user:
             privileges.become(options.user)
         live.start()
-        gc.freeze()  # what was loaded until here stays; to look through it again and again stalls the walk for 10 ms
+        spare_what_stays()
         for note in live.notes:
             say(note)
         place = f" in {', '.join(options.netns)}" if options.netns else ""

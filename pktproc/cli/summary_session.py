@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import time
@@ -13,6 +12,7 @@ import click
 
 from pktproc.bandwidth.views import Series, View
 from pktproc.capture.live import CaptureOptions
+from pktproc.cli.garbage import spare_what_stays
 from pktproc.cli.progress import Progress
 from pktproc.cli.signals import Interruption, ended_by_signals
 from pktproc.cli.summary_options import SummaryOptions
@@ -27,7 +27,6 @@ from pktproc.output.usage_export import csv_report, json_report
 from pktproc.output.usage_table import UNLIMITED, table
 
 _NS_PER_S = 1_000_000_000
-_GC_THRESHOLD = 500_000
 _DEFAULT_INTERVAL_NS = _NS_PER_S
 
 
@@ -69,7 +68,7 @@ def _run_live(options: SummaryOptions, counting: Counting, draw: Draw | None) ->
         LiveMeter(capture, counting, engine=options.engine, cmdline=options.cmdline) as meter,
         ended_by_signals(meter.stop),
     ):
-        gc.freeze()  # what was loaded until here stays; to look through it again and again stalls the walk for 10 ms
+        spare_what_stays()
         for note in meter.notes:
             say(note)
         place = f" in {', '.join(map(escape, options.netns))}" if options.netns else ""
@@ -100,8 +99,7 @@ def _run_file(options: SummaryOptions, counting: Counting, draw: Draw | None) ->
         skew_ns=round(options.skew_s * _NS_PER_S),
         tolerance_ns=round(options.tolerance_s * _NS_PER_S),
     ) as meter:
-        gc.freeze()  # flows are made by the thousand and hold no circles: to look for some takes a third of the time
-        gc.set_threshold(_GC_THRESHOLD)
+        spare_what_stays()
         broken: PktprocError | None = None
         total_bytes = meter.offline.capture.total_bytes
         with Progress(total_bytes) as progress, ended_by_signals(interruption.stop):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import cast
 
 from pktproc.bandwidth.ledger import LAG_NS
 from pktproc.capture.live import CaptureOptions
+from pktproc.cli.garbage import spare_what_stays
 from pktproc.cli.quantities import NS_PER_S
 from pktproc.cli.signals import StopFlag, ended_by_signals
 from pktproc.cli.talk import say
@@ -62,7 +62,7 @@ def _metered(options: TopOptions) -> Iterator[LiveMeter]:
         selection=options.selection.selection(),
     )
     with LiveMeter(capture, counting, engine=options.engine, cmdline=options.cmdline) as meter:
-        gc.freeze()  # what was loaded until here stays; to look through it again and again stalls the walk for 10 ms
+        spare_what_stays()
         yield meter
         for shortfall in meter.live.shortfalls():
             say(shortfall)
