@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -14,7 +15,7 @@ from pktproc.attribution.answers import AttributedBatch
 from pktproc.attribution.attributor import BatchAttributor
 from pktproc.attribution.backlog import GRACE_NS, Backlog
 from pktproc.attribution.lookahead import LookAhead
-from pktproc.capture.live import BLOCK_TIMEOUT_MS, CaptureOptions, LiveCapture
+from pktproc.capture.live import CaptureOptions, LiveCapture
 from pktproc.capture.tap import Statistics
 from pktproc.errors import CaptureError, PktprocError
 from pktproc.kernel.engines import AUTO, open_engine, witness_of
@@ -30,6 +31,8 @@ _SWITCH_S = 0.00003
 _PACE_NS_PER_PACKET = 25_000
 # With a witness no process is lost by waiting, so what takes its time (new flows) is done in larger portions.
 _PACE_PER_COST = 4
+# The ring has room for some hundred blocks, filled or not: if they take longer to fill it outlasts a longer stall.
+_WITNESSED_TIMEOUT_MS = 20
 _LONGEST_PACE_NS = 40_000_000
 _NS_PER_MS = 1_000_000
 _MS_PER_S = 1_000
@@ -67,12 +70,15 @@ class LiveAttribution:
         self._stop_ns: int | None = None
         self._latest_ns = 0
         with _uncollected(), ExitStack() as opened:
-            self.capture = opened.enter_context(closing(LiveCapture(options)))
             self.engine, notes = open_engine(engine, cmdline=cmdline)
             opened.enter_context(closing(self.engine))
             witness = witness_of(self.engine)
             notes += [limit for limit in self.engine.limits if limit not in notes]
             self._has_witness = witness is not None
+            if witness:
+                options = replace(options, timeout_ms=_WITNESSED_TIMEOUT_MS)
+            self._timeout_ms = options.timeout_ms
+            self.capture = opened.enter_context(closing(LiveCapture(options)))
             if witness:  # which knows of first packets without any look-up
                 self.capture.dismiss_scouts()
             self.attributor = BatchAttributor(
@@ -157,7 +163,7 @@ class LiveAttribution:
         end_ns = time.time_ns()
         if self.offloading:
             self.offloading.stop()
-        time.sleep(2 * BLOCK_TIMEOUT_MS / _MS_PER_S)  # what was captured until now may still be in an open block
+        time.sleep(2 * self._timeout_ms / _MS_PER_S)  # what was captured until now may still be in an open block
         while self._take() and self._latest_ns < end_ns:  # one read does not empty a ring that is well filled
             yield from self._backlog.ready()
         if self.offloading:

@@ -145,6 +145,10 @@ class Process:
     ancestors: tuple[ProcessId, ...] = ()
     unit: str | None = None
 
+    def __hash__(self) -> int:
+        """Return the hash of the identity: descriptions of one process differ seldom, and have long command lines."""
+        return hash((self.pid, self.start_ticks))
+
     @property
     def id(self) -> ProcessId:
         """Return the identity of the process."""

@@ -64,6 +64,13 @@ def undivided(end: Attribution | None) -> Attribution | None:
     return Attribution(reason=Reason.AMBIGUOUS, evidence=end.evidence, holders=end.holders, final=end.final)
 
 
+class Reply(NamedTuple):
+    """What is answered for an end, and until when that is good."""
+
+    attribution: Attribution
+    until_ns: int
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Hold an attribution with the sockets it rests on.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from pktproc.attribution.answers import Answer, AttributedBatch, Weights, only_resets, undivided
+from pktproc.attribution.answers import Answer, AttributedBatch, Reply, Weights, only_resets, undivided
 from pktproc.attribution.clocks import monotonic_offset_ns
 from pktproc.attribution.endings import Exit
 from pktproc.attribution.ends import FORWARDED, NOT_IP, destination_end, sent_by_kernel, source_end
@@ -33,6 +34,8 @@ MAX_KNOWN_FLOWS = 1 << 15
 # Ethernet, IPv4 and TCP headers with all addresses and ports zero, flag SYN.
 _BLANK_SYN = bytes(12) + bytes.fromhex("0800 45000028 00000000 4006") + bytes(23) + b"\x02" + bytes(6)
 
+_LOOPBACK = int(Direction.LOOPBACK)
+_period = partial(tuple.__new__, Period)  # a third of what the constructor costs
 _OTHER_NAMESPACE = Attribution(reason=Reason.OTHER_NAMESPACE)
 _AMBIGUOUS = Attribution(reason=Reason.AMBIGUOUS)
 
@@ -207,13 +210,14 @@ class BatchAttributor:
         reset = resets(attributed, asked, offset_ns)
         nothing_but_resets = only_resets(attributed)
         queries = [query for query, _ in asked]
-        found_answers: list[Answer]
+        found_answers: Sequence[Answer | Reply]
         if self._witnessed:
             last_ns = (_last_ns(attributed)[[position for _, position in asked]] + offset_ns).tolist()
-            found_answers = self._witnessed.resolve(queries, opened, list(map(Period, first_ns, last_ns)), reset, mixed)
+            periods = list(map(_period, zip(first_ns, last_ns, strict=True)))
+            found_answers = self._witnessed.resolve(queries, opened, periods, reset, mixed)
         else:
             found_answers = self.index.resolve(queries, opened, first_ns, reset, mixed)
-        answers = iter(found_answers)
+        answers: Iterator[Answer | Reply] = iter(found_answers)
         for position, pair in ends:
             flow = attributed.flows[position]
             until_ns = now + REFRESH_NS
@@ -236,7 +240,7 @@ class BatchAttributor:
             self._known[flow] = _Known(source, destination, final, until_ns, self.index.staleness.now)
 
     def _ends(self, flow: Flow) -> _Ends:
-        source_here, destination_here = _HERE[Direction(flow.direction)]
+        source_here, destination_here = _HERE[flow.direction]
         if flow.protocol < 0:
             return _Ends(NOT_IP if source_here else None, NOT_IP if destination_here else None)
         source = self._source(flow, here=source_here)
@@ -261,7 +265,7 @@ class BatchAttributor:
 
     def _home(self, flow: Flow, address: bytes, *, here: bool) -> Attribution | int | None:
         """Return the namespace in which an end lives, None if it is not on this host."""
-        if here and (flow.direction == Direction.LOOPBACK or self.addresses.is_local(flow.netns, address)):
+        if here and (flow.direction == _LOOPBACK or self.addresses.is_local(flow.netns, address)):
             return flow.netns
         homes = self.addresses.elsewhere(flow.netns, address)
         if not homes:
@@ -273,7 +277,7 @@ class BatchAttributor:
 
 # Which ends can be in the namespace of the capture: (source, destination). A packet that comes in cannot have been sent
 # here, whatever its source address claims.
-_HERE = {
+_HERE: dict[int, tuple[bool, bool]] = {
     Direction.INCOMING: (False, True),
     Direction.OUTGOING: (True, False),
     Direction.LOOPBACK: (True, True),

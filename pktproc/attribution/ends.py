@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pktproc.attribution.engine import Query
 from pktproc.model import Attribution, Flow, Protocol, Reason
 
@@ -9,6 +11,8 @@ _ECHO_REQUESTS: dict[int, int] = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
 _ECHO_REPLIES: dict[int, int] = {Protocol.ICMP: 0, Protocol.ICMPV6: 129}
 # Protocols that the kernel speaks by itself unless a raw socket does: IGMP, IP in IP, IPv6 in IP, GRE, ESP, AH, L2TP.
 _KERNEL_PROTOCOLS = frozenset({2, 4, 41, 47, 50, 51, 115})
+
+_query = partial(tuple.__new__, Query)  # a third of what the constructor costs
 
 NOT_IP = Attribution(reason=Reason.NOT_IP)
 FORWARDED = Attribution(reason=Reason.FORWARDED)
@@ -18,16 +22,8 @@ _NO_PORTS = Attribution(reason=Reason.NOT_COVERED)
 
 def sender_query(flow: Flow, netns: int, ifindex: int) -> Query:
     """Return the query for the source of a flow, whose socket is in namespace `netns`."""
-    return Query(
-        netns=netns,
-        protocol=flow.protocol,
-        local_address=flow.source_address,
-        local_port=flow.source_port,
-        remote_address=flow.destination_address,
-        remote_port=flow.destination_port,
-        ifindex=ifindex,
-        outgoing=True,
-    )
+    local, remote = (flow.source_address, flow.source_port), (flow.destination_address, flow.destination_port)
+    return _query((netns, flow.protocol, *local, *remote, ifindex, True, False))
 
 
 def source_end(flow: Flow, netns: int, ifindex: int) -> Attribution | Query:
@@ -46,16 +42,8 @@ def destination_end(flow: Flow, netns: int, ifindex: int, *, fan_out: bool) -> A
         return _KERNEL
     if not flow.ports_known:
         return _NO_PORTS
-    return Query(
-        netns=netns,
-        protocol=flow.protocol,
-        local_address=flow.destination_address,
-        local_port=flow.destination_port,
-        remote_address=flow.source_address,
-        remote_port=flow.source_port,
-        ifindex=ifindex,
-        fan_out=fan_out,
-    )
+    local, remote = (flow.destination_address, flow.destination_port), (flow.source_address, flow.source_port)
+    return _query((netns, flow.protocol, *local, *remote, ifindex, False, fan_out))
 
 
 def sent_by_kernel(flow: Flow, answer: Attribution, *, only_resets: bool) -> Attribution:

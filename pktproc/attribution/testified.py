@@ -65,8 +65,7 @@ class Testified:
             return None
         until = bisect_right(near, time_ns + GRACE_NS, key=lambda one: one.use.time_ns) + _MOST_LATER
         usage = Usage(_Hearsay(self._name, near[:until]), lambda: _FAR_OFF)
-        for _ in usage.drain():
-            pass
+        usage.drain()
         account = usage.testify(self._query, Period(time_ns, time_ns))
         return account.attribution if account.settled else None
 

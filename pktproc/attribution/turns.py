@@ -7,7 +7,7 @@ as well until another process does it.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from pktproc.attribution.engine import Ends
 from pktproc.model import Process
@@ -19,6 +19,7 @@ MAX_TURNS = 16
 CLOCK_ERROR_NS = NS_PER_MS // 10
 # So long an event may come after a packet that it concerns, and so long what came in may wait for its reader.
 GRACE_NS = 50 * NS_PER_MS
+NEVER = 1 << 63
 
 User = Process | None
 
@@ -74,28 +75,73 @@ class Turns:
 
 
 class UsedSocket:
-    """What was told of a socket until `changed_ns`: its maker, its turns, when it was closed, its `ends` in the end."""
+    """What was told of a socket until `changed_ns`: its maker, its turns, when it was closed, its `ends` in the end.
 
-    __slots__ = ("changed_ns", "closed_ns", "ends", "maker", "received", "sent")
+    Most are used by one process alone, `sole`, since `sole_sends_ns` and `sole_receives_ns`; turns are only kept of
+    those that several have used, whose `sole` is `NOBODY`, as that of those that nobody has.
+    """
+
+    __slots__ = (
+        "changed_ns",
+        "closed_ns",
+        "ends",
+        "maker",
+        "received",
+        "sent",
+        "sole",
+        "sole_receives_ns",
+        "sole_sends_ns",
+    )
 
     def __init__(self, known_ns: int, ends: Ends) -> None:
         self.changed_ns = known_ns
         self.ends = ends
         self.maker: User | object = NOBODY
+        self.sole: User | object = NOBODY
+        self.sole_sends_ns = self.sole_receives_ns = NEVER
         self.sent = self.received = NO_TURNS
         self.closed_ns: int | None = None
 
+    @property
+    def is_used(self) -> bool:
+        """Say whether somebody sent from it or received."""
+        return self.sole is not NOBODY or bool(self.sent or self.received)
+
     def sends(self, since_ns: int, user: User) -> None:
         """Note who sends from it."""
-        if self.sent is NO_TURNS:
-            self.sent = Turns()
-        self.sent.add(since_ns, user)
+        if self.sole is user:
+            self.sole_sends_ns = min(self.sole_sends_ns, since_ns)
+        elif not self.is_used:
+            self.sole, self.sole_sends_ns = user, since_ns
+        else:
+            self._take_turns()
+            if self.sent is NO_TURNS:
+                self.sent = Turns()
+            self.sent.add(since_ns, user)
 
     def receives(self, since_ns: int, user: User, until_ns: int = 0) -> None:
         """Note who receives from it, and until when another did."""
-        if self.received is NO_TURNS:
+        if self.sole is user and not until_ns:
+            self.sole_receives_ns = min(self.sole_receives_ns, since_ns)
+        elif not until_ns and not self.is_used:
+            self.sole, self.sole_receives_ns = user, since_ns
+        else:
+            self._take_turns()
+            if self.received is NO_TURNS:
+                self.received = Turns()
+            self.received.add(since_ns, user, until_ns)
+
+    def _take_turns(self) -> None:
+        """Begin to keep turns, with those of who was alone until now."""
+        if self.sole is NOBODY:
+            return
+        user, self.sole = cast("User", self.sole), NOBODY
+        if self.sole_sends_ns != NEVER:
+            self.sent = Turns()
+            self.sent.add(self.sole_sends_ns, user)
+        if self.sole_receives_ns != NEVER:
             self.received = Turns()
-        self.received.add(since_ns, user, until_ns)
+            self.received.add(self.sole_receives_ns, user)
 
 
 NOBODY = object()
@@ -104,12 +150,22 @@ NO_TURNS = Turns()
 
 def users_in(known: UsedSocket, period: Period, *, outgoing: bool) -> list[User]:
     """Return who used a socket in a period: the senders of what goes out, the receivers of what comes in."""
-    found = _senders(known, period) if outgoing else _receivers(known, period)
-    if not found:
-        found = known.received.soon_after(period.last_ns) or known.sent.soon_after(period.last_ns)
+    if known.sole is not NOBODY:
+        found = _sole_user(known, period, outgoing=outgoing)
+    else:
+        found = _senders(known, period) if outgoing else _receivers(known, period)
+        if not found:
+            found = known.received.soon_after(period.last_ns) or known.sent.soon_after(period.last_ns)
     if not found and isinstance(known.maker, Process | None):
         found = [known.maker]
     return found
+
+
+def _sole_user(known: UsedSocket, period: Period, *, outgoing: bool) -> list[User]:
+    """Return what turns would tell if there were any, for a socket that one process alone has used."""
+    soon_ns = period.last_ns + GRACE_NS
+    receives = known.sole_receives_ns <= soon_ns or (not outgoing and known.sole_receives_ns != NEVER)
+    return [cast("User", known.sole)] if receives or known.sole_sends_ns <= soon_ns else []
 
 
 def _senders(known: UsedSocket, period: Period) -> list[User]:

@@ -6,25 +6,27 @@ All times are of the monotonic clock. A socket is known by its cookie, a flow by
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, cast
 
 from pktproc.attribution.engine import Ends, Query, Use, Way, Witness, asked_ends
-from pktproc.attribution.turns import GRACE_NS, NO_TURNS, NOBODY, Period, Turns, UsedSocket, User, users_in
+from pktproc.attribution.turns import GRACE_NS, NOBODY, Period, UsedSocket, User, users_in
+from pktproc.attribution.used_flow import REQUEST, UsedFlow
 from pktproc.model import DATAGRAM, Attribution, Match, Process, ProcessId, Protocol, Reason
 
-# Bounds: a socket and its flow cost about 1 kB, so these stay below 100 MB.
-MAX_SOCKETS = 1 << 15
-MAX_FLOWS = 1 << 15
+# Bounds: a socket and its flow cost about 1 kB, so these stay below 100 MB. In a storm they have to last for as long as
+# packets may lie in the ring.
+MAX_SOCKETS = 1 << 16
+MAX_FLOWS = 1 << 16
 MAX_EXITS = 1 << 15
 MAX_ANSWERS = 1 << 12
-# Of the sockets that had the same ends one after another, the latest.
-MAX_SUCCESSORS = 4
-REQUEST = 0  # in the place of a cookie
 # What comes so soon after a datagram socket was closed, and reaches no other, was meant for it.
 LATE_NS = 1_000_000_000
 # By then the kernel has told which socket a packet reached.
 DELIVERED_NS = 5_000_000
+# Names of enumerations are looked up at some cost, and these are asked for at each use of a socket.
+_BOUND, _SENT, _ARRIVES, _COMES_IN, _CLOSED = Way.BOUND, Way.SENT, Way.ARRIVES, Way.COMES_IN, Way.CLOSED
+_TCP = int(Protocol.TCP)
 _WITH_PORTS = DATAGRAM | {Protocol.TCP, Protocol.SCTP, Protocol.DCCP}
 
 
@@ -44,48 +46,6 @@ _SILENT = Account(None, settled=True)
 _SOON = Account(None, settled=False)
 
 
-class _KnownFlow:
-    """The sockets of a flow: since when, and whether they came in; those that it reaches; who sent it when.
-
-    A connection that comes in stands among them as `REQUEST` until somebody uses its socket.
-    """
-
-    __slots__ = ("arrives", "sent", "since_ns", "sockets")
-
-    def __init__(self, since_ns: int) -> None:
-        self.since_ns = since_ns
-        self.sockets: dict[int, tuple[int, bool]] = {}
-        self.arrives: dict[int, int] = {}
-        self.sent = NO_TURNS
-
-    def note(self, use: Use) -> None:
-        """Take note of what was done in it."""
-        if use.way is Way.ARRIVES:
-            self.arrives.pop(use.cookie, None)
-            self.arrives[use.cookie] = use.time_ns
-            _keep_latest(self.arrives)
-            return
-        if use.way is Way.COMES_IN:
-            self.sockets[REQUEST] = use.time_ns, True
-        elif use.cookie not in self.sockets:
-            self.sockets[use.cookie] = self.sockets.pop(REQUEST, (use.time_ns, use.way is not Way.SENT))
-            _keep_latest(self.sockets)
-        if use.way is Way.SENT and use.ends.protocol != Protocol.TCP:
-            if self.sent is NO_TURNS:
-                self.sent = Turns()
-            self.sent.add(use.time_ns, use.process)
-
-    def changes_socket(self, period: Period) -> bool:
-        """Say whether another socket than before takes the flow over within a period."""
-        begun = [since_ns for since_ns, _ in self.sockets.values()]
-        return len(begun) > 1 and any(period.first_ns < since_ns <= period.last_ns for since_ns in begun)
-
-
-def _keep_latest(cookies: dict[int, Any]) -> None:
-    while len(cookies) > MAX_SUCCESSORS:
-        del cookies[next(iter(cookies))]
-
-
 class Usage:
     """Keep what a witness tells, and answer for ends of flows from it; `clock` returns monotonic nanoseconds.
 
@@ -96,13 +56,14 @@ class Usage:
         self._witness = witness
         self._clock = clock
         self._sockets: OrderedDict[int, UsedSocket] = OrderedDict()
-        self._flows: OrderedDict[Ends, _KnownFlow] = OrderedDict()
+        self._flows: OrderedDict[Ends, UsedFlow] = OrderedDict()
         self._exits: OrderedDict[ProcessId, int] = OrderedDict()
-        self._answers: dict[int, Attribution] = {}
+        self._accounts: dict[int, Account] = {}
+        self._passing_accounts: dict[int, Account] = {}
         self.lost = 0
 
-    def drain(self) -> Iterator[tuple[int, int]]:
-        """Take in what happened since the last call; yield protocol and a port of each flow that it concerns.
+    def drain(self) -> dict[tuple[int, int], None]:
+        """Take in what happened since the last call; return protocol and a port of each flow that it concerns.
 
         If something was lost, nothing of what was told until now counts any more.
         """
@@ -113,17 +74,16 @@ class Usage:
             self._flows.clear()
         for process, exit_ns in told.exits:
             self._exits.setdefault(process, exit_ns)
+        concerned: dict[tuple[int, int], None] = {}
         for use in () if told.lost else told.uses:
-            ends = use.ends
-            if use.way is Way.CLOSED and not use.process:
-                ends = self._take_end(use)
-            else:
-                self._take(use)
+            ends = self._take_end(use) if use.way is _CLOSED and not use.process else self._take(use)
+            local_port, remote_port = ends.local_port, ends.remote_port
             # Either port will do for a connection; the higher one is hardly a server's, so that it concerns few flows.
-            yield ends.protocol, max(ends.local_port, ends.remote_port)
+            concerned[ends.protocol, max(remote_port, local_port)] = None
         for kept, most in ((self._sockets, MAX_SOCKETS), (self._flows, MAX_FLOWS), (self._exits, MAX_EXITS)):
             while len(kept) > most:
                 kept.popitem(last=False)
+        return concerned
 
     def _take_end(self, use: Use) -> Ends:
         """Return the ends that a closed socket was last used with."""
@@ -133,32 +93,34 @@ class Usage:
         known.changed_ns = known.closed_ns = use.time_ns
         return known.ends
 
-    def _take(self, use: Use) -> None:
-        if use.way is not Way.COMES_IN:
+    def _take(self, use: Use) -> Ends:
+        """Take note of who did what, and return the ends that it was done with."""
+        way, ends = use.way, use.ends
+        if way is not _COMES_IN:
             self._take_use(use)
-        if use.way is Way.BOUND:
-            return
-        if use.ends.remote_port or use.ends.protocol not in _WITH_PORTS:
-            flow = self._flows.get(use.ends)
+        if way is not _BOUND and (ends.remote_port or ends.protocol not in _WITH_PORTS):
+            flow = self._flows.get(ends)
             if flow is None:
-                flow = self._flows[use.ends] = _KnownFlow(use.time_ns)
+                flow = self._flows[ends] = UsedFlow()
             flow.note(use)
+        return ends
 
     def _take_use(self, use: Use) -> None:
-        known = self._sockets.get(use.cookie)
+        time_ns, way, cookie, ends, process, previous_ns = use
+        known = self._sockets.get(cookie)
         if known is None:
-            known = self._sockets[use.cookie] = UsedSocket(use.time_ns, use.ends)
+            known = self._sockets[cookie] = UsedSocket(time_ns, ends)
         else:
-            self._sockets.move_to_end(use.cookie)
-        known.changed_ns, known.ends = use.time_ns, use.ends
-        if use.way is Way.SENT:
-            known.sends(use.time_ns, use.process)
-        elif use.way is Way.BOUND:
-            known.maker = use.process
-        elif use.way is not Way.ARRIVES:
-            known.receives(use.time_ns, use.process, use.previous_ns)
-        if use.way is Way.CLOSED:
-            known.closed_ns = use.time_ns
+            self._sockets.move_to_end(cookie)
+            known.changed_ns, known.ends = time_ns, ends
+        if way is _SENT:
+            known.sends(time_ns, process)
+        elif way is _BOUND:
+            known.maker = process
+        elif way is not _ARRIVES:
+            known.receives(time_ns, process, previous_ns)
+        if way is _CLOSED:
+            known.closed_ns = time_ns
 
     def testify(self, query: Query, period: Period) -> Account:
         """Return what is known of an end of a flow for the time between its first and last packet."""
@@ -167,7 +129,10 @@ class Usage:
         if flow is None:
             return _SILENT
         self._flows.move_to_end(ends)
-        if query.protocol == Protocol.TCP:
+        if query.protocol == _TCP:
+            account = self._of_sole_user(flow, period)
+            if account is not None:
+                return account
             account = self._of_connection(query, flow, period)
         elif query.outgoing:
             users = flow.sent.at(period.first_ns) + flow.sent.during(period)
@@ -180,9 +145,47 @@ class Usage:
             if known:
                 self._sockets.move_to_end(cookie)
                 lasting &= known.changed_ns <= period.last_ns
-        return account if lasting else Account(account.attribution, account.settled, lasting=False)
+        return account if lasting else self._passing(account)
 
-    def _of_connection(self, query: Query, flow: _KnownFlow, period: Period) -> Account:
+    def _passing(self, account: Account) -> Account:
+        """Return an account that does not hold for later packets."""
+        process = account.attribution.process if account.attribution else None
+        known = self._passing_accounts.get(id(process))
+        if known is None or known.attribution is not account.attribution or known.settled != account.settled:
+            if len(self._passing_accounts) >= MAX_ANSWERS:
+                self._passing_accounts.clear()
+            known = self._passing_accounts[id(process)] = account._replace(lasting=False)
+        return known
+
+    def _of_sole_user(self, flow: UsedFlow, period: Period) -> Account | None:
+        """Return what `_of_connection` does where it is plain: the latest socket, which one process alone ever used."""
+        sockets = flow.sockets
+        if flow.arrives or not sockets:
+            return None
+        cookie = next(reversed(sockets))
+        known = self._sockets.get(cookie)
+        if known is None or known.sole is NOBODY:
+            return None
+        if min(known.sole_sends_ns, known.sole_receives_ns) > period.last_ns + GRACE_NS:
+            return None
+        closed_ns = known.closed_ns
+        if len(sockets) > 1 and (
+            sockets[cookie][0] > period.first_ns or (closed_ns is not None and closed_ns < period.first_ns - LATE_NS)
+        ):
+            return None
+        account = self._named((cast("User", known.sole),), period, (cookie,))
+        self._sockets.move_to_end(cookie)
+        return account if self._is_quiet_since(sockets, period.last_ns) else self._passing(account)
+
+    def _is_quiet_since(self, cookies: Iterable[int], time_ns: int) -> bool:
+        """Say whether nothing happened to sockets after a time."""
+        for cookie in cookies:
+            known = self._sockets.get(cookie)
+            if known is not None and known.changed_ns > time_ns:
+                return False
+        return True
+
+    def _of_connection(self, query: Query, flow: UsedFlow, period: Period) -> Account:
         cookies = _at_that_time(self._possible(flow.sockets, period), period)
         found: list[User] = []
         for cookie in cookies:
@@ -207,7 +210,7 @@ class Usage:
             if cookie == REQUEST or (cookie in self._sockets and not self._was_closed(cookie, long_before_ns))
         } or sockets
 
-    def _of_datagrams(self, query: Query, flow: _KnownFlow, period: Period) -> Account:
+    def _of_datagrams(self, query: Query, flow: UsedFlow, period: Period) -> Account:
         """Answer for who receives: the kernel told which sockets the flow reaches."""
         cookies = self._reached(flow, period)
         if all(self._was_closed(cookie, period.first_ns) for cookie in cookies):
@@ -219,14 +222,14 @@ class Usage:
             users = users_in(known, period, outgoing=False) if known else []
             if not users:
                 return _SOON if self._clock() - period.last_ns < GRACE_NS else _SILENT
-            read &= known is not None and bool(known.received or known.sent)
+            read &= known is not None and known.is_used
             found += users
         if len(cookies) > 1 and not query.fan_out:
             return self._of_one(found)
         settled = read or period.first_ns + GRACE_NS < self._clock()
         return self._named(found, period, cookies)._replace(settled=settled)
 
-    def _reached(self, flow: _KnownFlow, period: Period) -> list[int]:
+    def _reached(self, flow: UsedFlow, period: Period) -> list[int]:
         """Return the sockets that a flow reaches, without those that were closed before.
 
         Of raw sockets, which all hear the same, it is meant for the one that sent the other way.
@@ -236,7 +239,7 @@ class Usage:
         asking = [cookie for cookie in alive if cookie in flow.sockets]
         return asking or alive or reached[-1:]
 
-    def _of_late(self, flow: _KnownFlow, period: Period) -> Account:
+    def _of_late(self, flow: UsedFlow, period: Period) -> Account:
         """Answer for what reached no socket, or none yet: it may be late for one that was closed."""
         age_ns = self._clock() - period.last_ns
         for cookie in [*reversed(flow.sockets), *reversed(flow.arrives)]:
@@ -269,24 +272,25 @@ class Usage:
         holders = _distinct(users)
         if not holders:
             return Account(Attribution(reason=Reason.KERNEL, evidence=evidence), settled=True)
-        if period and any(self._sockets[cookie].closed_ns is None for cookie in cookies):
+        if period and self._exits and any(self._sockets[cookie].closed_ns is None for cookie in cookies):
             before_ns = period.first_ns - GRACE_NS
             holders = tuple(h for h in holders if self._exits.get(h.id, before_ns) >= before_ns)
             if not holders:
                 return _SILENT
-        return Account(self._answer(holders), settled=True)
+        return self._account(holders)
 
-    def _answer(self, holders: tuple[Process, ...]) -> Attribution:
+    def _account(self, holders: tuple[Process, ...]) -> Account:
         """Return the answer with these holders, the same object for the same process."""
         first = holders[0]
         if len(holders) > 1:
-            return Attribution(first, Match.SHARED, self._witness.evidence, holders=holders)
-        answer = self._answers.get(id(first))
-        if answer is None or answer.process is not first:
-            if len(self._answers) >= MAX_ANSWERS:
-                self._answers.clear()
-            answer = self._answers[id(first)] = Attribution(first, Match.EXACT, self._witness.evidence, holders=holders)
-        return answer
+            return Account(Attribution(first, Match.SHARED, self._witness.evidence, holders=holders), settled=True)
+        account = self._accounts.get(id(first))
+        if account is None or account.attribution is None or account.attribution.process is not first:
+            if len(self._accounts) >= MAX_ANSWERS:
+                self._accounts.clear()
+            answer = Attribution(first, Match.EXACT, self._witness.evidence, holders=holders)
+            account = self._accounts[id(first)] = Account(answer, settled=True)
+        return account
 
 
 def _at_that_time(sockets: dict[int, tuple[int, bool]], period: Period) -> list[int]:

@@ -8,6 +8,7 @@ ago, and no reason that means that the earlier packets were somebody else's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import repeat
 
 from pktproc.attribution.answers import AttributedBatch
@@ -28,6 +29,9 @@ _OPPOSITE = {
     int(Direction.OUTGOING): int(Direction.INCOMING),
 }
 _ECHO = {(1, 8): 0, (1, 0): 8, (58, 128): 129, (58, 129): 128}
+
+
+_flow = partial(tuple.__new__, Flow)  # a third of what `_replace` costs
 
 
 class Conversations:
@@ -237,11 +241,19 @@ class Conversations:
 
 def _way_back(flow: Flow) -> Flow:
     """Return the flow of the answers to a flow."""
-    return flow._replace(
-        direction=_OPPOSITE.get(flow.direction, flow.direction),
-        source_address=flow.destination_address,
-        source_port=flow.destination_port,
-        destination_address=flow.source_address,
-        destination_port=flow.source_port,
-        icmp_type=_ECHO.get((flow.protocol, flow.icmp_type), flow.icmp_type),
+    return _flow(
+        (
+            flow.netns,
+            flow.ifindex,
+            _OPPOSITE.get(flow.direction, flow.direction),
+            flow.protocol,
+            flow.destination_address,
+            flow.destination_port,
+            flow.source_address,
+            flow.source_port,
+            flow.ethertype,
+            _ECHO.get((flow.protocol, flow.icmp_type), flow.icmp_type),
+            flow.ports_known,
+            flow.quoted,
+        )
     )

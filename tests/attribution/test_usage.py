@@ -72,7 +72,7 @@ class Host:
         local: bytes = OURS,
         fan_out: bool = False,
     ) -> Account:
-        list(self.usage.drain())
+        self.usage.drain()
         query = Query(1, protocol, local, 5000, THEIRS, 80, outgoing=outgoing, fan_out=fan_out)
         last_ms = first_ms if last_ms is None else last_ms
         return self.usage.testify(query, Period(int(first_ms * MS), int(last_ms * MS)))

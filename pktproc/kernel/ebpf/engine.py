@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
+from itertools import groupby
+from typing import cast
 
 from pktproc.attribution.engine import Told, Use, Way
-from pktproc.kernel.ebpf.events import Event, Kind, SocketEvent, process_facts
+from pktproc.kernel.ebpf.events import Event, Kind, ProcessEvent, SocketEvent, process_facts
 from pktproc.kernel.ebpf.lives import NS_PER_TICK, Lives
 from pktproc.kernel.ebpf.programs import Programs
 from pktproc.kernel.netlink_engine import NetlinkEngine
@@ -28,6 +31,23 @@ _WAYS: dict[int, Way] = {
 }
 
 
+class _Described(dict["bytes | None", "Process | None"]):
+    """The processes of events by the bytes of their facts; None for the kernel, and where nobody is told of."""
+
+    def __init__(self, lives: Lives) -> None:
+        self._lives = lives
+
+    def __missing__(self, data: bytes | None) -> Process | None:
+        if len(self) >= _MOST_DESCRIBED:
+            self.clear()
+        facts = process_facts(data) if data else None
+        described = self[data] = None if facts is None or facts.kernel else self._lives.describe(facts)
+        return described
+
+
+_use = partial(tuple.__new__, Use)  # a third of what the constructor costs
+
+
 class EbpfEngine(NetlinkEngine):
     """Tell what the programs see; answer for sockets that are older than they are as `netlink` does."""
 
@@ -44,7 +64,7 @@ class EbpfEngine(NetlinkEngine):
             raise
         self._lives = Lives(ProcessReader(), cmdline=cmdline)
         self._seen_otherwise: OrderedDict[int, None] = OrderedDict()
-        self._described: dict[bytes, Process | None] = {}
+        self._described = _Described(self._lives)
         self._lost = 0
         self._tell_missing()
 
@@ -61,14 +81,16 @@ class EbpfEngine(NetlinkEngine):
         """Return what the programs saw since the last call."""
         uses: list[Use] = []
         exits: list[tuple[ProcessId, int]] = []
-        for event in self._events():
-            if isinstance(event, SocketEvent):
-                uses.append(self._use(event))
-            elif event.kind == Kind.EXITED:
-                exits.append((self._lives.identity(event.process), event.time_ns))
-            else:
-                self._described.clear()
-                self._lives.take(event)
+        for kind, run in groupby(self._events(), type):
+            if kind is SocketEvent:
+                uses += self._uses(cast("Iterator[SocketEvent]", run))
+                continue
+            for event in cast("Iterator[ProcessEvent]", run):
+                if event.kind == Kind.EXITED:
+                    exits.append((self._lives.identity(event.process), event.time_ns))
+                else:
+                    self._described.clear()
+                    self._lives.take(event)
         while len(self._seen_otherwise) > _MOST_SEEN:
             self._seen_otherwise.popitem(last=False)
         lost = self._programs.lost - self._lost
@@ -102,21 +124,12 @@ class EbpfEngine(NetlinkEngine):
             events, more = self._programs.read()
             yield from events
 
-    def _use(self, event: SocketEvent) -> Use:
-        time_ns, kind, cookie, previous_ns, ends, facts = event
-        self._seen_otherwise[cookie] = None
-        process = None
-        if facts:
-            process = self._described[facts] if facts in self._described else self._describe(facts)
-        return Use(time_ns, _WAYS[kind], cookie, ends, process, previous_ns)
-
-    def _describe(self, data: bytes) -> Process | None:
-        """Return the process of an event, None for the kernel."""
-        facts = process_facts(data)
-        if len(self._described) >= _MOST_DESCRIBED:
-            self._described.clear()
-        described = self._described[data] = None if facts.kernel else self._lives.describe(facts)
-        return described
+    def _uses(self, events: Iterator[SocketEvent]) -> Iterator[Use]:
+        """Return what events tell that come one after another without any of the life of a process."""
+        times, kinds, cookies, previous, ends, facts = zip(*events, strict=True)
+        self._seen_otherwise.update(dict.fromkeys(cookies))
+        ways, processes = map(_WAYS.__getitem__, kinds), map(self._described.__getitem__, facts)
+        return map(_use, zip(times, ways, cookies, ends, processes, previous, strict=True))
 
     def close(self) -> None:
         """Detach the programs and close the netlink sockets."""
