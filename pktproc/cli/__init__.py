@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import click
 
+from pktproc.cli import garbage
 from pktproc.errors import Denied, PktprocError, Unsupported, UsageError
 from pktproc.version import __version__
 
@@ -115,10 +116,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line (`sys.argv` by default) and end the process with its exit code."""
     # NumPy's linear algebra, which nothing here uses, would start a thread for each processor.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    garbage.look_seldom()
     if _COMPLETE in os.environ:
         group.main(prog_name=_NAME, complete_var=_COMPLETE)
     code = _run(sys.argv[1:] if arguments is None else arguments)
     _let_go_of_output()
+    garbage.look_no_more()  # nor does the interpreter have to look for it at its end
     sys.exit(code)
 
 

@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from pktproc.bandwidth.views import View
 from pktproc.capture.live import CaptureOptions
+from pktproc.cli import garbage
 from pktproc.cli.exporter_options import ExporterOptions, Listen
-from pktproc.cli.garbage import spare_what_stays
 from pktproc.cli.signals import ended_by_signals
 from pktproc.cli.talk import say
 from pktproc.errors import PktprocError
@@ -37,14 +37,16 @@ def run(options: ExporterOptions) -> None:
         ended_by_signals(meter.stop),
         _served(options, ViewMetrics(lambda: _look(meter), options.max_series)) as served,
     ):
-        spare_what_stays()
+        garbage.look_no_more()
         for note in meter.notes:
             say(note)
         meter.start(time.time_ns())
         place = f" in {', '.join(map(escape, options.netns))}" if options.netns else ""
         say(f"listening on {', '.join(map(escape, capture.interfaces))}{place}, engine {meter.engine}")
         say(f"serving http://{served}/metrics")
-        meter.run()
+        looks = garbage.RareLooks()
+        for _ in meter.steps():
+            looks.look_if_due()
         for shortfall in meter.live.shortfalls():
             say(shortfall)
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 from pktproc.attribution.selection import ProcessSieve
 from pktproc.capture.live import CaptureOptions
 from pktproc.cli import extcap_sentences as sentences
-from pktproc.cli.garbage import spare_what_stays
+from pktproc.cli import garbage
 from pktproc.cli.selection_options import SelectionOptions
 from pktproc.cli.signals import ended_by_signals
 from pktproc.cli.talk import say
@@ -80,7 +80,7 @@ def run(options: ExtcapOptions, fifo: int) -> None:
         raise Denied(message) from error
     with live, ended_by_signals(live.stop):
         live.start()
-        spare_what_stays()
+        garbage.look_no_more()
         _transfer(options, live, fifo)
         for shortfall in live.shortfalls():
             say(shortfall)

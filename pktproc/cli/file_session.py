@@ -12,9 +12,8 @@ import numpy as np
 
 from pktproc.attribution.selection import ProcessSieve
 from pktproc.attribution.tally import Tally
-from pktproc.cli import closing
+from pktproc.cli import closing, garbage
 from pktproc.cli.file_options import FileOptions
-from pktproc.cli.garbage import spare_what_stays
 from pktproc.cli.progress import Progress
 from pktproc.cli.signals import Interruption, ended_by_signals
 from pktproc.cli.talk import say
@@ -48,7 +47,8 @@ def run(options: FileOptions) -> None:
         _summary(options, offline) as outcome,
     ):
         session = _Session(options, file, outcome)
-        spare_what_stays()
+        # Flows are made by the thousand and hold no circles: to look for some takes a third of the time.
+        garbage.look_no_more()
         with (
             Progress(offline.capture.total_bytes, shown=options.output is not None) as progress,
             ended_by_signals(outcome.interruption.stop),

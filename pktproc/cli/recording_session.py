@@ -6,7 +6,7 @@ import time
 
 import click
 
-from pktproc.cli.garbage import spare_what_stays
+from pktproc.cli import garbage
 from pktproc.cli.signals import StopFlag, ended_by_signals
 from pktproc.cli.talk import say
 from pktproc.output.counting import counted
@@ -31,7 +31,7 @@ def run(recording: Recording, name: str, *, duration_ns: int | None) -> None:
         with ended_by_signals(stop.set), recording:
             _say_all(recording.notes)
             say(f"recording into {escape(name)}, engine {recording.engine.name}")
-            spare_what_stays()
+            garbage.look_no_more()
             begin_ns = time.monotonic_ns()
             recording.run(stop, duration_ns=duration_ns)
     finally:  # once the store is closed, which takes the log over into it

@@ -17,8 +17,7 @@ from pktproc.attribution.tally import Tally
 from pktproc.capture.filter import ANY
 from pktproc.capture.interfaces import interfaces, states
 from pktproc.capture.live import CaptureOptions
-from pktproc.cli import closing
-from pktproc.cli.garbage import spare_what_stays
+from pktproc.cli import closing, garbage
 from pktproc.cli.signals import ended_by_signals
 from pktproc.cli.sniff_options import SniffOptions
 from pktproc.cli.talk import say
@@ -77,7 +76,7 @@ def run(options: SniffOptions) -> None:
         if options.user:
             privileges.become(options.user)
         live.start()
-        spare_what_stays()
+        garbage.look_no_more()
         for note in live.notes:
             say(note)
         place = f" in {', '.join(options.netns)}" if options.netns else ""

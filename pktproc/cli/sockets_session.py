@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pktproc.cli import garbage
 from pktproc.cli.sockets_options import SocketsOptions
 from pktproc.cli.talk import say
 from pktproc.errors import EngineError, PktprocError
@@ -39,10 +40,10 @@ def run(options: SocketsOptions) -> None:
     with Looker(options.question(), remembered=_remembered(options), keeps=goes_on) as looker:
         if goes_on:
             gc.enable()
+            garbage.look_no_more()
             _go_on(looker, options)
         else:
             _once(looker, options)
-            gc.freeze()  # nor does the interpreter have to look for it at its end
 
 
 def _go_on(looker: Looker, options: SocketsOptions) -> None:

@@ -11,7 +11,7 @@ from typing import cast
 
 from pktproc.bandwidth.ledger import LAG_NS
 from pktproc.capture.live import CaptureOptions
-from pktproc.cli.garbage import spare_what_stays
+from pktproc.cli import garbage
 from pktproc.cli.quantities import NS_PER_S
 from pktproc.cli.signals import StopFlag, ended_by_signals
 from pktproc.cli.talk import say
@@ -62,7 +62,7 @@ def _metered(options: TopOptions) -> Iterator[LiveMeter]:
         selection=options.selection.selection(),
     )
     with LiveMeter(capture, counting, engine=options.engine, cmdline=options.cmdline) as meter:
-        spare_what_stays()
+        garbage.look_no_more()
         yield meter
         for shortfall in meter.live.shortfalls():
             say(shortfall)

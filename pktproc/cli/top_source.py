@@ -7,6 +7,7 @@ from dataclasses import replace
 from threading import Thread
 
 from pktproc.bandwidth.views import Connections, View
+from pktproc.cli.garbage import RareLooks
 from pktproc.cli.quantities import NS_PER_S
 from pktproc.cli.top_states import TcpStates
 from pktproc.kernel.processes import ProcessReader
@@ -41,8 +42,10 @@ class MeterSource:
         self._states.close()
 
     def _run(self) -> None:
+        looks = RareLooks()
         try:
-            self._meter.run()
+            for _ in self._meter.steps():
+                looks.look_if_due()
         except BaseException as error:  # noqa: BLE001 - told to the thread that asks
             self._error = error
 
