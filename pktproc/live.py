@@ -79,8 +79,8 @@ class LiveAttribution:
                 options = replace(options, timeout_ms=_WITNESSED_TIMEOUT_MS)
             self._timeout_ms = options.timeout_ms
             self.capture = opened.enter_context(closing(LiveCapture(options)))
-            if witness:  # which knows of first packets without any look-up
-                self.capture.dismiss_scouts()
+            if not witness:  # which knows of first packets without any look-up
+                self.capture.send_scouts()
             self.attributor = BatchAttributor(
                 self.engine, self.capture.namespaces, time.monotonic_ns, time.time_ns, witness
             )
@@ -124,6 +124,7 @@ class LiveAttribution:
         """End the iteration once what was captured until then has been handed over, at the earliest in `after_ns`."""
         stop_ns = time.monotonic_ns() + after_ns
         self._stop_ns = stop_ns if self._stop_ns is None else min(self._stop_ns, stop_ns)
+        self.capture.interrupt()
 
     def statistics(self) -> Statistics:
         """Return how many packets passed the filters and how many of them the kernel dropped."""
@@ -173,7 +174,10 @@ class LiveAttribution:
             time.sleep(self._backlog.wait_ms(_IDLE_MS) / _MS_PER_S)
 
     def _wait_ms(self) -> float:
-        wait_ms = self._backlog.wait_ms(_IDLE_MS)
+        idle_ms = _IDLE_MS
+        if self._stop_ns is not None:
+            idle_ms = max(0.0, min(idle_ms, (self._stop_ns - time.monotonic_ns()) / _NS_PER_MS))
+        wait_ms = self._backlog.wait_ms(idle_ms)
         return self.offloading.wait_ms(wait_ms) if self.offloading else wait_ms
 
     def _push(self, readings: list[Counted]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 import time
@@ -43,8 +44,9 @@ class Watch:
         self._sightings: deque[Sighting] = deque(maxlen=_MOST_KEPT)
         self._exits: deque[Exit] = deque(maxlen=_MOST_KEPT)
         self._stopping = threading.Event()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         self._epoll = select.epoll()
-        for descriptor in (*self._posts, self._exit_watch.fileno()):
+        for descriptor in (*self._posts, self._exit_watch.fileno(), self._wake):
             self._epoll.register(descriptor, select.EPOLLIN)
         self._thread = threading.Thread(target=self._run, name="pktproc-watch", daemon=True)
 
@@ -56,10 +58,12 @@ class Watch:
     def stop(self) -> None:
         """End the thread, wait for it and close everything."""
         self._stopping.set()
+        os.eventfd_write(self._wake, 1)
         if self._thread.is_alive():
             self._thread.join()
         self._epoll.close()
         self._exit_watch.close()
+        os.close(self._wake)
 
     def follow(self, processes: Iterable[Process]) -> None:
         """Hear when these processes end."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import socket
 import struct
 from typing import NamedTuple
 
 import cypcap
 
+from pktproc.capture.interfaces import hardware_type
 from pktproc.errors import CaptureError, UsageError
 
 ANY = "any"
@@ -18,6 +20,8 @@ _INSTRUCTION = struct.Struct("=HBBI")
 _LINKTYPE_LINUX_SLL = 113
 _SLL_HEADER_BYTES = 16
 _COMPILE_BUFFER_BYTES = 1 << 16
+# What libpcap asks the kernel for, which is not in the packet's bytes.
+_OF_THE_KERNEL = re.compile(r"\b(vlan|inbound|outbound|ifindex)\b")
 
 # Opcodes of classic BPF and the kernel's special offsets (linux/bpf_common.h, linux/filter.h).
 _CLASS_MASK, _MODE_MASK = 0x07, 0xE0
@@ -30,7 +34,7 @@ _SKF_NET_OFF = 0xFFF00000
 _SLL_FIELDS = {0: _SKF_AD_PKTTYPE, 2: _SKF_AD_HATYPE, 14: _SKF_AD_PROTOCOL}
 
 _PACKET_OUTGOING = 4  # linux/if_packet.h
-_ARPHRD_LOOPBACK = 772  # linux/if_arp.h
+_ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772  # linux/if_arp.h
 
 
 class Instruction(NamedTuple):
@@ -48,10 +52,10 @@ DROP_ALL = (Instruction(_RET, 0, 0, 0),)
 def compile_filter(expression: str, interface: str, snaplen: int) -> tuple[Instruction, ...]:
     """Return the program for an expression on an interface (or `any`), which keeps `snaplen` bytes of what matches.
 
-    libpcap compiles for a live handle, so that `vlan` looks where Linux puts the tag. Raise `UsageError` for a bad
-    expression.
+    libpcap compiles for a live handle where it matters, so that `vlan` looks where Linux puts the tag. Raise
+    `UsageError` for a bad expression.
     """
-    handle = _handle(interface, snaplen)
+    handle = _handle(expression, interface, snaplen)
     try:
         program = handle.compile(expression, True, cypcap.NETMASK_UNKNOWN)
         cooked = int(handle.datalink()) == _LINKTYPE_LINUX_SLL
@@ -68,14 +72,17 @@ def compile_filter(expression: str, interface: str, snaplen: int) -> tuple[Instr
     return relative_to_network(instructions) if cooked else instructions
 
 
-def _handle(interface: str, snaplen: int) -> cypcap.Pcap:
+def _handle(expression: str, interface: str, snaplen: int) -> cypcap.Pcap:
+    linktype = _LINKTYPE_LINUX_SLL if interface == ANY else int(cypcap.DatalinkType.EN10MB)
+    is_known = interface == ANY or hardware_type(interface) in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK)
+    if is_known and not _OF_THE_KERNEL.search(expression):
+        return cypcap.open_dead(linktype, snaplen)  # a live one has a ring of its own, which takes 50 ms
     try:
         handle = cypcap.create(interface)
         handle.set_snaplen(snaplen)
         handle.set_buffer_size(_COMPILE_BUFFER_BYTES)
         handle.activate()
     except cypcap.Error:
-        linktype = _LINKTYPE_LINUX_SLL if interface == ANY else int(cypcap.DatalinkType.EN10MB)
         return cypcap.open_dead(linktype, snaplen)
     return handle
 

@@ -55,8 +55,9 @@ class ScoutPost(NamedTuple):
 class LiveCapture:
     """Capture packets until closed.
 
-    `posts` are the scouts, `namespaces` the inode numbers of those captured in, `notes` what the user should know (a
-    refused ring). All packets that were captured before `handed_over_ns`, since the epoch, have been read.
+    `posts` are the scouts, once they were sent, `namespaces` the inode numbers of those captured in, `notes` what the
+    user should know (a refused ring). All packets that were captured before `handed_over_ns`, since the epoch, have
+    been read.
     """
 
     def __init__(self, options: CaptureOptions) -> None:
@@ -66,14 +67,15 @@ class LiveCapture:
         self.taps: list[Tap] = []
         self.handed_over_ns = 0
         self.posts: list[ScoutPost] = []
+        self._options = options
+        self._spaces: list[Path | None] = []
         self._interfaces: list[Interface] = []
         self._places: dict[tuple[int, int], int] = {}
         try:
             for space in spaces:
                 for name in dict.fromkeys(options.interfaces):  # or its packets would count twice
                     self.taps.append(_tap(name, space, options))
-                    if options.way != "in" and (scout := open_scout(name, space, options.expression)):
-                        self.posts.append(ScoutPost(scout, self.taps[-1]))
+                    self._spaces.append(space)
         except BaseException:
             self.close()
             raise
@@ -87,11 +89,16 @@ class LiveCapture:
         self._poll = select.poll()
         for descriptor in self._by_fd:
             self._poll.register(descriptor, select.POLLIN | select.POLLERR)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._held.append(self._wake)
+        self._poll.register(self._wake, select.POLLIN)
 
     def wait(self, timeout_ms: float) -> None:
         """Wait until packets can be read, at most `timeout_ms`; raise `CaptureError` if an interface is gone."""
         for descriptor, event in self._poll.poll(timeout_ms):
-            if event & select.POLLERR:
+            if descriptor == self._wake:
+                os.eventfd_read(self._wake)
+            elif event & select.POLLERR:
                 self._by_fd[descriptor].check()
         for tap in self.taps:
             if tap.is_down:
@@ -113,20 +120,28 @@ class LiveCapture:
         every = [tap.statistics() for tap in self.taps]
         return Statistics(sum(one.received for one in every), sum(one.dropped for one in every))
 
-    def dismiss_scouts(self) -> None:
-        """Do without scouts from now on."""
-        for post in self.posts:
-            post.scout.close()
-        self.posts = []
+    def interrupt(self) -> None:
+        """End the wait that goes on, or else the next one; any thread and handlers of signals may call it."""
+        if self._held:
+            os.eventfd_write(self._wake, 1)
+
+    def send_scouts(self) -> None:
+        """Open scouts beside the taps, for engines to which nobody tells who opens a flow."""
+        if self._options.way == "in":
+            return
+        for tap, space in zip(self.taps, self._spaces, strict=True):
+            if scout := open_scout(tap.name, space, self._options.expression):
+                self.posts.append(ScoutPost(scout, tap))
 
     def close(self) -> None:
         """Stop capturing."""
         for tap in self.taps:
             tap.close()
-        self.dismiss_scouts()
+        for post in self.posts:
+            post.scout.close()
         for held in self._held:
             os.close(held)
-        self.taps, self._held = [], []
+        self.taps, self.posts, self._held = [], [], []
 
     def _batch(self, tap: Tap, frames: Frames) -> PacketBatch:
         interface = np.full(len(frames.ifindex), self._place(tap, int(frames.ifindex[0])), np.int64)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pktproc.capture import filter as packet_filter
+from pktproc.capture.interfaces import interfaces
 from pktproc.capture.plain import timestamp_ns
-from pktproc.capture.tap import discard, open_socket
+from pktproc.capture.tap import index_of, listen, open_socket
 from pktproc.errors import PktprocError
 from pktproc.kernel import namespaces
 from pktproc.model import V4_MAPPED_PREFIX, Direction, Flow, Protocol
@@ -51,15 +52,16 @@ class Scout:
         narrowed = [f"({first}) and ({expression})" if expression else first for first in _EXPRESSIONS]
         self._programs: list[tuple[packet_filter.Instruction, ...]] = []
 
-        def work() -> SuperSocket:
-            opened = open_socket(interface, promiscuous=False)
+        def work() -> tuple[SuperSocket, int]:
+            ifindex = index_of(interface, interfaces(namespaces.current()))
+            opened = open_socket(interface, ifindex)
             self._programs += [
                 packet_filter.one_way(packet_filter.compile_filter(text, interface, _HEADER_BYTES), "out")
                 for text in narrowed
             ]
-            return opened
+            return opened, ifindex
 
-        self._scapy = namespaces.run_inside(space, work)
+        self._scapy, ifindex = namespaces.run_inside(space, work)
         self._socket: socket.socket = self._scapy.ins
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
@@ -67,9 +69,8 @@ class Scout:
         self._level = 0
         self._widened_ns = self._widen_ns = -_QUIET_NS
         self._quiet_ns = _QUIET_NS
-        packet_filter.attach(self._socket, packet_filter.DROP_ALL)
-        discard(self._socket)
         packet_filter.attach(self._socket, self._programs[0])
+        listen(self._socket, ifindex, promiscuous=False)
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -100,7 +101,7 @@ class Scout:
         self._level = min(self._level + 1, len(self._programs) - 1)
         self._widen_ns = now_ns + self._quiet_ns
         packet_filter.attach(self._socket, self._programs[self._level])
-        discard(self._socket)
+        _discard(self._socket)
 
     def widen(self, now_ns: int) -> None:
         """Take everything again if the last flood is long enough ago."""
@@ -112,6 +113,15 @@ class Scout:
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
+
+
+def _discard(target: socket.socket) -> None:
+    """Throw away what arrived before a filter."""
+    try:
+        while target.recv(1, socket.MSG_DONTWAIT | socket.MSG_TRUNC):
+            pass
+    except OSError:
+        return
 
 
 def open_scout(interface: str, space: Path | None, expression: str) -> Scout | None:

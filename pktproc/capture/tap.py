@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from scapy.supersocket import SuperSocket
 
 _SOL_PACKET = 263
-_PACKET_STATISTICS = 6
+_PACKET_ADD_MEMBERSHIP, _PACKET_STATISTICS = 1, 6
+_PACKET_MR_PROMISC = 1
+_MEMBERSHIP = struct.Struct("=iHH8x")  # struct packet_mreq: ifindex, type; alen, address
 _STATISTICS = struct.Struct("=II")
 _ETH_P_ALL = 3
 _SOCKADDR_LL = struct.Struct("=HHi12x")  # family, protocol, ifindex; hatype, pkttype, halen, addr
@@ -64,29 +67,22 @@ class Tap:
         self.is_down = False
         self._space = space
         self._received = self._dropped = 0
-        self.netns, self.interfaces, program, self._scapy = namespaces.run_inside(
-            space, lambda: _open(interface, expression, snaplen, promiscuous=promiscuous)
+        self.netns, self.interfaces, self.ifindex, program, self._scapy = namespaces.run_inside(
+            space, lambda: _open(interface, expression, snaplen)
         )
         self.expression = program if expression else None
         self._program = packet_filter.loopback_once(packet_filter.one_way(program, way))
         self._socket: socket.socket = self._scapy.ins
-        self.ifindex = (
-            0
-            if interface == ANY
-            else next(index for index, known in self.interfaces.items() if known.name == interface)
-        )
         self._reader = self._start(buffer_bytes, timeout_ms)
+        listen(self._socket, self.ifindex, promiscuous=promiscuous)
 
     def _start(self, buffer_bytes: int, timeout_ms: int) -> Ring | PlainReader:
-        packet_filter.attach(self._socket, packet_filter.DROP_ALL)
-        discard(self._socket)
         reader: Ring | PlainReader
         try:
             reader = Ring(self._socket, buffer_bytes, timeout_ms)
         except OSError as error:
             self.ring_refused = error.strerror
             reader = PlainReader(self._socket, buffer_bytes, lambda: self.ifindexes)
-        self._statistics()
         packet_filter.attach(self._socket, self._program)
         return reader
 
@@ -145,16 +141,13 @@ class Tap:
 
 
 def _open(
-    interface: str, expression: str, snaplen: int, *, promiscuous: bool
-) -> tuple[int, dict[int, Interface], tuple[Instruction, ...], SuperSocket]:
+    interface: str, expression: str, snaplen: int
+) -> tuple[int, dict[int, Interface], int, tuple[Instruction, ...], SuperSocket]:
     """Open the socket; runs inside the namespace."""
     netns = namespaces.current()
     known = interfaces(netns)
-    names = [found.name for found in known.values()]
-    if interface not in (*names, ANY):
-        message = f"no interface {interface!r} here; there are {', '.join(names)}"
-        raise UsageError(message)
-    scapy_socket = open_socket(interface, promiscuous=promiscuous)
+    ifindex = index_of(interface, known)
+    scapy_socket = open_socket(interface, ifindex)
     try:
         if expression:
             program = packet_filter.compile_filter(expression, interface, snaplen)
@@ -163,22 +156,30 @@ def _open(
     except BaseException:
         scapy_socket.close()
         raise
-    return netns, known, program, scapy_socket
+    return netns, known, ifindex, program, scapy_socket
 
 
-def open_socket(interface: str, *, promiscuous: bool) -> SuperSocket:
-    """Return scapy's listening socket on an interface of this thread's namespace, or on all of them for `any`."""
+def index_of(interface: str, known: Mapping[int, Interface]) -> int:
+    """Return the index of an interface, 0 for `any`; raise `UsageError` for one that is not known."""
+    indexes = {found.name: index for index, found in known.items()} | {ANY: 0}
+    if interface not in indexes:
+        message = f"no interface {interface!r} here; there are {', '.join(found.name for found in known.values())}"
+        raise UsageError(message)
+    return indexes[interface]
+
+
+def open_socket(interface: str, ifindex: int) -> SuperSocket:
+    """Return scapy's listening socket for an interface of this thread's namespace, which `listen` has to start."""
     logging.getLogger("scapy").setLevel(logging.CRITICAL)  # it warns of every link type whose layer is not loaded
     from scapy.arch.linux import L2ListenSocket  # noqa: PLC0415 - 130 ms, only where packets are captured
-    from scapy.config import conf  # noqa: PLC0415
+    from scapy.interfaces import InterfaceProvider, NetworkInterface  # noqa: PLC0415
 
-    conf.ifaces.reload()
+    # Told what the interface is, scapy does not look for it in all of them, and without a protocol nothing is received:
+    # to take a socket off the network again, to bind it or to give it a ring, costs 15 ms each time.
+    name = "lo" if interface == ANY else interface
+    told = NetworkInterface(InterfaceProvider(), {"name": name, "network_name": name, "index": ifindex})
     try:
-        if interface == ANY:
-            everywhere = L2ListenSocket(iface="lo", promisc=False)
-            _bind_everywhere(everywhere.ins)
-            return everywhere
-        return L2ListenSocket(iface=interface, promisc=promiscuous)
+        return L2ListenSocket(iface=told, type=0, promisc=False)
     except PermissionError as error:
         raise Denied(_DENIED) from error
     except (OSError, ValueError) as error:
@@ -186,19 +187,22 @@ def open_socket(interface: str, *, promiscuous: bool) -> SuperSocket:
         raise CaptureError(message) from error
 
 
-def _bind_everywhere(target: socket.socket) -> None:
-    """Bind a packet socket to interface 0, which is all of them; socket.bind takes only names."""
-    address = _SOCKADDR_LL.pack(socket.AF_PACKET, socket.htons(_ETH_P_ALL), 0)
+def listen(target: socket.socket, ifindex: int, *, promiscuous: bool) -> None:
+    """Begin to receive all that passes an interface, or all of them for 0; raise `CaptureError` if it is gone."""
+    try:
+        if ifindex and promiscuous:
+            membership = _MEMBERSHIP.pack(ifindex, _PACKET_MR_PROMISC, 0)
+            target.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
+        _bind(target, ifindex)
+    except OSError as error:
+        message = f"cannot capture: {error.strerror}"
+        raise CaptureError(message) from error
+
+
+def _bind(target: socket.socket, ifindex: int) -> None:
+    """Bind a packet socket to an interface, or to 0, which is all of them; socket.bind takes only names."""
+    address = _SOCKADDR_LL.pack(socket.AF_PACKET, socket.htons(_ETH_P_ALL), ifindex)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.bind(target.fileno(), address, len(address)) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
-
-
-def discard(target: socket.socket) -> None:
-    """Throw away what arrived before the filter was in place."""
-    try:
-        while target.recv(1, socket.MSG_DONTWAIT | socket.MSG_TRUNC):
-            pass
-    except OSError:
-        return

@@ -1,7 +1,7 @@
 """When the garbage collector looks for circles: seldom while a command starts, and hardly ever once it is at work.
 
-Nothing that is kept of packets is part of a circle, and there are millions of such objects: to look through them took half
-of the time in a storm of connections, in pauses of up to a second in which the kernel had to drop packets.
+Nothing that is kept of packets is part of a circle, and there are millions of such objects: to look through them took
+half of the time in a storm of connections, in pauses of up to a second in which the kernel had to drop packets.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from capture.wire import (
 )
 from pktproc.capture.live import LiveCapture
 from pktproc.capture.plain import PlainReader
-from pktproc.capture.tap import open_socket
+from pktproc.capture.tap import listen, open_socket
 from pktproc.errors import CaptureError, UsageError
 from pktproc.kernel import namespaces
 
@@ -128,8 +128,9 @@ def test_packets_one_by_one_have_the_columns_of_the_ring(left: Namespace, right:
         bytes(Ether(src=left.mac, dst="ff:ff:ff:ff:ff:ff") / inner),
     ]
     path = namespaces.named(right.name)
-    scapy_socket = namespaces.run_inside(path, lambda: open_socket(right.interface, promiscuous=True))
     ifindex = namespaces.run_inside(path, lambda: if_nametoindex(right.interface))
+    scapy_socket = namespaces.run_inside(path, lambda: open_socket(right.interface, ifindex))
+    listen(scapy_socket.ins, ifindex, promiscuous=True)
     reader = PlainReader(scapy_socket.ins, 1 << 20, lambda: {right.interface: ifindex})
     try:
         with capturing(right) as capture, sender(left) as send:
