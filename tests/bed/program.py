@@ -27,7 +27,7 @@ def program_command(name: str, *arguments: object) -> list[str]:
 
 def program_environment() -> dict[str, str]:
     """Return the environment in which the bed's programs find their package."""
-    return {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, "PYTHONPATH": str(TESTS)}
 
 
 class Command:
