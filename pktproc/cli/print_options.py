@@ -88,11 +88,12 @@ class PrintOptions:
         """Return what turns packets into lines; raise `UsageError` if there is nowhere to print them."""
         if sys.stdout is None:
             raise UsageError("standard output is closed: open it, or write to a file")
-        from pktproc.output.jsonlines import JsonFormat  # noqa: PLC0415 - numpy, which --help can do without
+        if self.as_json:
+            from pktproc.output.jsonlines import JsonFormat  # noqa: PLC0415 - numpy, which --help can do without
+
+            return JsonFormat(cmdline=self.cmdline)
         from pktproc.output.text import TextFormat  # noqa: PLC0415
 
-        if self.as_json:
-            return JsonFormat(cmdline=self.cmdline)
         return TextFormat(
             verbose=self.verbose,
             quiet=self.quiet,

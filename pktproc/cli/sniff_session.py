@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import click
 
@@ -27,8 +29,10 @@ from pktproc.kernel.processes import ProcessReader
 from pktproc.live import LiveAttribution
 from pktproc.output.escape import escape
 from pktproc.output.stream import write_all
-from pktproc.packet_file import PacketFile
 from pktproc.packets.batch import Column
+
+if TYPE_CHECKING:
+    from pktproc.packet_file import PacketFile
 
 
 def list_interfaces(options: SniffOptions) -> None:
@@ -83,17 +87,25 @@ def run(options: SniffOptions) -> None:
         say(f"listening on {', '.join(map(escape, capture.interfaces))}{place}, engine {live.engine.name}")
         tally = Tally()
         try:
-            with PacketFile(options.output, forms=options.forms, cmdline=cmdline, rotation=options.rotation) as file:
+            with ExitStack() as opened:
+                file = None if options.output is None else opened.enter_context(_file(options, options.output))
                 _Session(options, live, tally, file).run()
-                file.statistics(live.statistics())
+                if file is not None:
+                    file.statistics(live.statistics())
         finally:
             click.echo(closing.of_capture(tally, live.statistics()), err=True, nl=False)
             for shortfall in live.shortfalls():
                 say(shortfall)
 
 
+def _file(options: SniffOptions, path: str) -> PacketFile:
+    from pktproc.packet_file import PacketFile  # noqa: PLC0415 - a tenth of the start, for -w alone
+
+    return PacketFile(path, forms=options.forms, cmdline=options.printing.cmdline, rotation=options.rotation)
+
+
 class _Session:
-    def __init__(self, options: SniffOptions, live: LiveAttribution, tally: Tally, file: PacketFile) -> None:
+    def __init__(self, options: SniffOptions, live: LiveAttribution, tally: Tally, file: PacketFile | None) -> None:
         self._options = options
         self._live = live
         self._tally = tally
@@ -120,13 +132,15 @@ class _Session:
         rows: Column = self._sieve.rows(block)
         if self._options.count is not None:
             rows = rows[: self._options.count - self._tally.shown]
-        self._file.write(block, rows)
+        if self._file is not None:
+            self._file.write(block, rows)
         if self._format is not None:
             write_all(sys.stdout.fileno(), self._format.lines(block, rows))
         self._tally.add(block, rows)
         if len(rows) < len(block.batch) and not self._sieve.takes_everything:
             self._tally.add_hidden(block, rows)
-        return self._file.finished or (self._options.count is not None and self._tally.shown >= self._options.count)
+        is_full = self._file is not None and self._file.finished
+        return is_full or (self._options.count is not None and self._tally.shown >= self._options.count)
 
     def _look_at_command(self) -> None:
         if self._command is None:
