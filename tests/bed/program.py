@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -77,15 +78,25 @@ class Command:
         self._close_input()
         if self.child.poll() is None:
             self.child.terminate()
-            try:
-                self.child.wait(5)
-            except subprocess.TimeoutExpired:
+            if not self.has_ended(5):
                 self.child.kill()
-                self.child.wait()
+            self.child.wait()
 
     def _close_input(self) -> None:
         with contextlib.suppress(BrokenPipeError):
             self.stdin.close()
+
+    def has_ended(self, timeout: float) -> bool:
+        """Wait for the child's end at most `timeout` seconds and say whether it came; Popen.wait looks now and then."""
+        if self.child.poll() is None:
+            descriptor = os.pidfd_open(self.child.pid)
+            try:
+                ends = select.poll()
+                ends.register(descriptor, select.POLLIN)
+                ends.poll(timeout * 1000)
+            finally:
+                os.close(descriptor)
+        return self.child.poll() is not None
 
     def say(self, line: str = "") -> None:
         """Write a line to the child's input."""
@@ -95,10 +106,9 @@ class Command:
     def finish(self, timeout: float = TIMEOUT) -> int:
         """Close the child's input, wait for its end and return its exit code; AssertionError when it does not end."""
         self._close_input()
-        try:
-            code = self.child.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"did not end within {timeout} s: {self.describe()}") from None
+        if not self.has_ended(timeout):
+            raise AssertionError(f"did not end within {timeout} s: {self.describe()}")
+        code = self.child.wait()
         self.stdout.to_the_end(timeout)
         self.stderr.to_the_end(timeout)
         return code

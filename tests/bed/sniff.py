@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Self
 
 from bed.namespaces import Namespace
 from bed.program import TIMEOUT, Command
@@ -27,7 +28,7 @@ def pktproc_command(*arguments: object) -> list[str]:
 
 
 class Sniff(Command):
-    """Run `pktproc sniff --json`; leaving the constructor means that the capture is running.
+    """Run `pktproc sniff --json`; leaving the constructor means that the capture is running, unless it is not to wait.
 
     `on` gives namespaces for `--netns`, `inside` starts the whole of pktproc in a namespace instead. Captured is
     `interface`, by default the veth end of the one namespace, every interface of several, and pktproc's own default of
@@ -42,6 +43,7 @@ class Sniff(Command):
         interface: str | None = None,
         prefix: Sequence[str] = (),
         json_lines: bool = True,
+        waits: bool = True,
     ) -> None:
         spaces = (on,) if isinstance(on, Namespace) else tuple(on)
         options = ["--json"] if json_lines else []
@@ -49,15 +51,15 @@ class Sniff(Command):
             options += ["--netns", space.name]
         options += _interface_option(interface, (*spaces, inside) if inside else spaces)
         super().__init__([*prefix, *pktproc_command("sniff", *options, *arguments)], inside)
-        try:
-            self._wait_until_listening()
-        except BaseException:
-            self.close()
-            raise
+        if waits:
+            self.listening()
 
-    def _wait_until_listening(self) -> None:
+    def listening(self) -> Self:
+        """Wait until the capture is running; AssertionError when it does not start."""
         if not self.stderr.find(lambda line: "listening" in line.lower(), 1, TIMEOUT):
+            self.close()
             raise AssertionError(f"the capture did not start: {self.describe()}")
+        return self
 
     def packets(self) -> list[Packet]:
         """Return the packets that were printed until now."""
@@ -80,6 +82,16 @@ class Sniff(Command):
         talk = "\n".join(self.stderr.so_far())
         assert "Traceback" not in talk, talk
         return Captured(self.packets(), talk)
+
+
+@contextmanager
+def sniffing_both(
+    *arguments: object, on: tuple[Namespace, Namespace], kind: type[Sniff] = Sniff
+) -> Iterator[tuple[Sniff, Sniff]]:
+    """Capture the same in two namespaces, by two sniffers that start together."""
+    near, far = on
+    with kind(*arguments, on=near, waits=False) as first, kind(*arguments, on=far, waits=False) as second:
+        yield first.listening(), second.listening()
 
 
 def _interface_option(interface: str | None, spaces: Sequence[Namespace]) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from bed.namespaces import Namespace
 from bed.program import Program
-from bed.sniff import Packet, Sniff
+from bed.sniff import Packet, sniffing_both
 from bed.verdict import judge
 
 PORT = 7900
@@ -44,8 +44,7 @@ def test_the_sender_to_a_group_and_all_who_joined_it_are_named(
         opened.enter_context(
             Program("udp_server", getattr(right, version), PORT, "--reuseport", namespace=right).ready()
         )
-        near = opened.enter_context(Sniff("--engine", engine, f"udp port {PORT}", on=left))
-        far = opened.enter_context(Sniff("--engine", engine, f"udp port {PORT}", on=right))
+        near, far = opened.enter_context(sniffing_both("--engine", engine, f"udp port {PORT}", on=(left, right)))
         sender = opened.enter_context(Program("group_sender", left.interface, group, PORT, namespace=left).ready())
         (ready,) = sender.expect("ready")
         for count in range(1, 4):
@@ -70,8 +69,7 @@ def test_the_sender_of_a_broadcast_and_who_takes_it_are_named(
     with (
         Program("group_member", right.interface, "0.0.0.0", PORT, namespace=right).ready() as member,
         Program("udp_server", right.v4, PORT + 1, namespace=right).ready(),
-        Sniff("--engine", engine, f"udp port {PORT}", on=left) as near,
-        Sniff("--engine", engine, f"udp port {PORT}", on=right) as far,
+        sniffing_both("--engine", engine, f"udp port {PORT}", on=(left, right)) as (near, far),
         Program("group_sender", left.interface, address, PORT, namespace=left).ready() as sender,
     ):
         (ready,) = sender.expect("ready")

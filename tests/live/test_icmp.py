@@ -8,7 +8,7 @@ import pytest
 
 from bed.namespaces import Namespace
 from bed.program import Command, Program, program_command, program_environment
-from bed.sniff import Packet, Sniff
+from bed.sniff import Packet, Sniff, sniffing_both
 from bed.verdict import Verdict, judge, processes_at
 
 ICMP = (1, 58)
@@ -46,9 +46,8 @@ def test_ping_is_named_and_the_answering_kernel_is_not_a_process(
     ours, theirs = getattr(left, version), getattr(right, version)
     with (
         Program("icmp_listener", namespace=right).ready(),
-        Sniff("--engine", engine, ECHO, on=left) as near,
-        Sniff("--engine", engine, ECHO, on=right) as far,
-        Command(["ping", "-c10", "-i0.05", theirs], left) as ping,
+        sniffing_both("--engine", engine, ECHO, on=(left, right)) as (near, far),
+        Command(["ping", "-c10", "-i0.02", theirs], left) as ping,
     ):
         assert ping.finish() == 0
         client_side, server_side = near.stop().packets, far.stop().packets
@@ -106,8 +105,8 @@ def test_a_ping_socket_is_known_by_its_echo_id(left: Namespace, right: Namespace
 def test_two_pings_at_once_are_never_taken_for_each_other(left: Namespace, right: Namespace, engine: str) -> None:
     with (
         Sniff("--engine", engine, ECHO, on=left) as sniff,
-        Command(["ping", "-c5", "-i0.05", "-s100", right.v4], left) as small,
-        Command(["ping", "-c5", "-i0.05", "-s300", right.v4], left) as large,
+        Command(["ping", "-c5", "-i0.02", "-s100", right.v4], left) as small,
+        Command(["ping", "-c5", "-i0.02", "-s300", right.v4], left) as large,
     ):
         assert (small.finish(), large.finish()) == (0, 0)
         packets = of_icmp(sniff.stop().packets)
@@ -130,8 +129,7 @@ def test_an_error_belongs_to_the_flow_that_it_quotes(
     with (
         Program("icmp_listener", namespace=left).ready(),
         Program("icmp_listener", namespace=right).ready(),
-        Sniff("--engine", engine, f"udp or {ERRORS}", on=left) as near,
-        Sniff("--engine", engine, f"udp or {ERRORS}", on=right) as far,
+        sniffing_both("--engine", engine, f"udp or {ERRORS}", on=(left, right)) as (near, far),
         Program("udp_client", theirs, 9100, namespace=left) as client,
     ):
         client.expect("refused")
@@ -146,8 +144,7 @@ def test_a_reset_from_the_kernel_is_not_given_to_a_bystander(left: Namespace, ri
     with (
         Program("udp_server", "::", 9101, "--dual", namespace=right).ready(),
         Program("tcp_server", "::", 9102, "--dual", namespace=right).ready(),
-        Sniff("--engine", engine, "tcp port 9101", on=left) as near,
-        Sniff("--engine", engine, "tcp port 9101", on=right) as far,
+        sniffing_both("--engine", engine, "tcp port 9101", on=(left, right)) as (near, far),
         Program("tcp_client", right.v4, 9101, "--source-port", 9102, namespace=left) as client,
     ):
         client.expect("refused")

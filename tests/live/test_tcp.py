@@ -8,7 +8,7 @@ import pytest
 
 from bed.namespaces import Namespace
 from bed.program import Program
-from bed.sniff import Sniff, sends
+from bed.sniff import Sniff, sends, sniffing_both
 from bed.ss import socket_holders
 from bed.verdict import fully_named, judge, judge_processes
 from bed.web import WebServer, curl
@@ -34,8 +34,7 @@ def test_curl_and_its_server_are_named(
     url = f"http://{f'[{address}]' if version == 'v6' else address}:8000/"
     with (
         WebServer(address, 8000, document, right) as server,
-        Sniff("--engine", engine, "tcp port 8000", on=left) as near,
-        Sniff("--engine", engine, "tcp port 8000", on=right) as far,
+        sniffing_both("--engine", engine, "tcp port 8000", on=(left, right)) as (near, far),
     ):
         clients = [curl(url, left) for _ in range(FETCHES)]
         client_side, server_side = near.stop().packets, far.stop().packets
@@ -116,8 +115,7 @@ def test_the_last_packets_of_a_closed_connection_keep_their_name(
 def test_many_parallel_clients_are_never_named_wrongly(left: Namespace, right: Namespace, engine: str) -> None:
     with (
         Program("tcp_server", right.v4, 8005, namespace=right).ready() as server,
-        Sniff("--engine", engine, "tcp port 8005", on=left) as near,
-        Sniff("--engine", engine, "tcp port 8005", on=right) as far,
+        sniffing_both("--engine", engine, "tcp port 8005", on=(left, right)) as (near, far),
         Program("parallel_clients", right.v4, 8005, "--clients", 200, namespace=left) as clients,
     ):
         told = clients.expect("client", 200)

@@ -11,29 +11,32 @@ import pytest
 
 from bed.namespaces import Namespace
 from bed.program import Command, Program
-from bed.sniff import Sniff, sends
+from bed.sniff import Sniff, sends, sniffing_both
 from bed.verdict import Verdict, fully_named, judge, processes_at
 
 
 @pytest.mark.parametrize("engine", ["ebpf", "netlink", "procfs"])
-@pytest.mark.parametrize("version", ["v4", "v6"])
-@pytest.mark.parametrize("connected", [True, False], ids=["connected", "unconnected"])
-def test_echo_client_and_server_are_named(
-    left: Namespace, right: Namespace, engine: str, version: str, *, connected: bool
-) -> None:
-    address = getattr(right, version)
-    options = [] if connected else ["--unconnected"]
+def test_echo_clients_and_servers_are_named(left: Namespace, right: Namespace, engine: str) -> None:
+    """By IPv4 and IPv6, from a connected socket and from one that is not."""
     with (
-        Program("udp_server", address, 9000, namespace=right).ready() as server,
-        Sniff("--engine", engine, "udp port 9000", on=left) as near,
-        Sniff("--engine", engine, "udp port 9000", on=right) as far,
-        Program("udp_client", address, 9000, "--count", 5, *options, namespace=left) as client,
+        Program("udp_server", right.v4, 9000, namespace=right) as by_v4,
+        Program("udp_server", right.v6, 9000, namespace=right) as by_v6,
+        sniffing_both("--engine", engine, "udp port 9000", on=(left, right)) as (near, far),
+        ExitStack() as opened,
     ):
-        (done,) = client.expect("done")
+        servers = {right.v4: by_v4.ready(), right.v6: by_v6.ready()}
+        clients: dict[tuple[str, str, int], int | None] = {}
+        for ours, theirs in ((left.v4, right.v4), (left.v6, right.v6)):
+            for options in ([], ["--unconnected"]):
+                words = (theirs, 9000, "--count", 5, *options)
+                client = opened.enter_context(Program("udp_client", *words, namespace=left))
+                (done,) = client.expect("done")
+                clients["udp", ours, done["local"][1]] = client.pid
         client_side, server_side = near.stop().packets, far.stop().packets
-    own = (getattr(left, version), done["local"][1])
-    assert fully_named(client_side, {("udp", *own): client.pid}).total == 10
-    assert fully_named(server_side, {("udp", address, 9000): server.pid}).total == 10
+    for end, pid in clients.items():
+        assert fully_named(client_side, {end: pid}).total == 10
+    for address, server in servers.items():
+        assert fully_named(server_side, {("udp", address, 9000): server.pid}).total == 20
 
 
 def test_both_ends_are_named_on_loopback(left: Namespace) -> None:
@@ -75,8 +78,7 @@ def look_up(
     script = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
     with (
         Program("dns_server", right.v4, "10.77.0.99", "--delay-ms", delay_ms, namespace=right).ready() as server,
-        Sniff("udp port 53", on=left) as near,
-        Sniff("udp port 53", on=right) as far,
+        sniffing_both("udp port 53", on=(left, right)) as (near, far),
         Command(["unshare", "--mount", "sh", "-c", script, str(configuration), *resolver], left) as client,
     ):
         assert client.finish() == 0, client.describe()
@@ -131,8 +133,7 @@ def test_every_fragment_of_a_datagram_is_named(left: Namespace, right: Namespace
     address = getattr(right, version)
     with (
         Program("udp_server", address, 9003, namespace=right).ready() as server,
-        Sniff("udp or ip6 proto 44", on=left) as near,
-        Sniff("udp or ip6 proto 44", on=right) as far,
+        sniffing_both("udp or ip6 proto 44", on=(left, right)) as (near, far),
         Program("udp_client", address, 9003, "--count", 2, "--bytes", 4000, namespace=left) as client,
     ):
         (done,) = client.expect("done")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bed.namespaces import Namespace
 from bed.program import Command, Program, program_environment
@@ -25,7 +26,11 @@ class ExactSniff(Sniff):
     """Run `pktproc sniff --json --engine ebpf`."""
 
     def __init__(
-        self, *arguments: object, on: Namespace | Sequence[Namespace] = (), interface: str | None = None
+        self,
+        *arguments: object,
+        on: Namespace | Sequence[Namespace] = (),
+        interface: str | None = None,
+        **others: Any,
     ) -> None:
         prefix = [sys.executable, str(PROGRAMS / "exact.py")]
-        super().__init__("--engine", "ebpf", *arguments, on=on, interface=interface, prefix=prefix)
+        super().__init__("--engine", "ebpf", *arguments, on=on, interface=interface, prefix=prefix, **others)
