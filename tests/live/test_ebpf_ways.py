@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +15,22 @@ import pytest
 from bed.frames import ethernet, ipv4, udp
 from bed.namespaces import Namespace, NamespacePair
 from bed.program import Program
-from bed.sniff import Packet
+from bed.sniff import Packet, sends, sniffing_both
 from kernel.ebpf.exact_bed import ExactProgram, ExactSniff
 from pktproc.kernel.cgroups import cgroup_root
 
 PORT = 7700
 MPTCP = 262
 FAMILY = {"v4": "ip", "v6": "ip6"}  # in pcap-filter(7)
+WAYS = (
+    ("write", "read"),
+    ("sendmsg", "recvmsg"),
+    ("sendmmsg", "recvmmsg"),
+    ("sendfile", "read"),
+    ("splice", "splice"),
+    ("zerocopy", "read"),
+    ("io_uring", "io_uring"),
+)
 HEADERS_BYTES = 110  # more than the headers of a packet without data, with all options that there is room for
 
 
@@ -55,43 +65,38 @@ def named(packets: list[Packet], side: str, address: str) -> set[tuple[int | Non
 
 
 @pytest.mark.parametrize(
-    ("send", "receive"),
-    [
-        ("write", "read"),
-        ("sendmsg", "recvmsg"),
-        ("sendmmsg", "recvmmsg"),
-        ("sendfile", "read"),
-        ("splice", "splice"),
-        ("zerocopy", "read"),
-        ("io_uring", "io_uring"),
-    ],
-)
-@pytest.mark.parametrize(
     "protocol", [Protocol("tcp", "v4"), Protocol("tcp", "v6"), Protocol("udp", "v4"), Protocol("udp", "v6")]
 )
-def test_who_uses_a_socket_is_named_and_not_who_made_it(
-    left: Namespace, right: Namespace, protocol: Protocol, send: str, receive: str
-) -> None:
+def test_who_uses_a_socket_is_named_and_not_who_made_it(left: Namespace, right: Namespace, protocol: Protocol) -> None:
+    """In each of the ways to send and to receive, by a process of its own."""
     transport, ours, theirs = protocol.transport, protocol.address(left), protocol.address(right)
-    if transport == "udp" and receive == "splice":
-        receive = "read"  # a datagram socket cannot be spliced from
-    ways = ("--send", send, "--receive", receive, "--protocol", {"tcp": 6, "udp": 17}[transport])
+    users: dict[int, int] = {}
     with (
         Program(f"{transport}_server", theirs, PORT, namespace=right).ready() as server,
-        ExactSniff(f"{transport} port {PORT}", on=left) as near,
-        ExactSniff(f"{transport} port {PORT}", on=right) as far,
-        ExactProgram("ways", theirs, PORT, *ways, namespace=left).ready() as client,
+        sniffing_both(f"{transport} port {PORT}", on=(left, right), kind=ExactSniff) as (near, far),
+        ExitStack() as opened,
     ):
-        if transport == "tcp":  # a block of packets has one answer for a flow; let the handshake be in an earlier one
-            near.wait_for(lambda packet: packet["source"]["ip"] == ours)
-        client.say()
-        (used,) = client.expect("used")
+        for send, receive in WAYS:
+            # A datagram socket cannot be spliced from.
+            possible = "read" if transport == "udp" and receive == "splice" else receive
+            ways = ("--send", send, "--receive", possible, "--protocol", {"tcp": 6, "udp": 17}[transport])
+            client = opened.enter_context(ExactProgram("ways", theirs, PORT, *ways, namespace=left)).ready()
+            port = client.expect("ready")[0]["local"][1]
+            if (
+                transport == "tcp"
+            ):  # a block of packets has one answer for a flow; let the handshake be in an earlier one
+                near.wait_for(sends(transport, ours, port))
+            client.say()
+            users[port] = client.expect("used")[0]["child"]
         near_packets, far_packets = near.stop().packets, far.stop().packets
-    child = {(used["child"], "exact", "ebpf")}
-    assert named(near_packets, "source", ours) == child
-    assert named(near_packets, "destination", ours) == child
-    assert named(far_packets, "source", theirs) == {(server.pid, "exact", "ebpf")}
-    assert named(far_packets, "destination", theirs) == {(server.pid, "exact", "ebpf")}
+    assert len(users) == len(WAYS)
+    for port, child in users.items():
+        own = [packet for packet in near_packets if port in (packet["source"]["port"], packet["destination"]["port"])]
+        assert named(own, "source", ours) == {(child, "exact", "ebpf")}
+        assert named(own, "destination", ours) == {(child, "exact", "ebpf")}
+        served = [packet for packet in far_packets if port in (packet["source"]["port"], packet["destination"]["port"])]
+        assert named(served, "source", theirs) == {(server.pid, "exact", "ebpf")}
+        assert named(served, "destination", theirs) == {(server.pid, "exact", "ebpf")}
 
 
 @pytest.mark.parametrize("version", ["v4", "v6"])
@@ -103,8 +108,7 @@ def test_who_uses_rarer_transports_is_named(pair: NamespacePair, protocol: int, 
     ours, theirs = getattr(left, version), getattr(right, version)
     with (
         ExactProgram("echo", theirs, PORT, "--protocol", protocol, namespace=right).ready() as server,
-        ExactSniff(expression, on=left) as near,
-        ExactSniff(expression, on=right) as far,
+        sniffing_both(expression, on=(left, right), kind=ExactSniff) as (near, far),
         ExactProgram("ways", theirs, PORT, "--protocol", protocol, namespace=left).ready() as client,
     ):
         if protocol == MPTCP:
@@ -156,14 +160,15 @@ def test_a_worker_is_named_and_not_the_server_that_forked_it(left: Namespace, ri
 
 
 def test_of_two_servers_on_one_port_the_one_is_named_that_the_kernel_chose(left: Namespace, right: Namespace) -> None:
+    eight = ("--count", 8, "--wait", "--udp", "--port", 20000)
     with (
         Program("udp_server", right.v4, PORT, "--reuseport", namespace=right).ready() as first,
         Program("udp_server", right.v4, PORT, "--reuseport", namespace=right).ready() as second,
         ExactSniff(f"udp port {PORT}", on=right) as sniff,
+        ExactProgram("crowd", right.v4, PORT, *eight, namespace=left).ready() as clients,
     ):
-        for _ in range(8):
-            with Program("udp_client", right.v4, PORT, namespace=left) as client:
-                client.expect("done")
+        clients.say()
+        clients.expect("done")
         packets = sniff.stop().packets
         owner = {event["remote"][1]: server.pid for server in (first, second) for event in server.events("datagram")}
     assert len(owner) == 8

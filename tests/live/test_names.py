@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,17 @@ from bed.verdict import processes_at
 
 ENGINES = pytest.mark.parametrize("engine", ["ebpf", "netlink", "procfs"])
 COMM_BYTES = 15
+NASTY = (
+    "two words",
+    "new\nline",
+    "tab\tstop",
+    "\x1b[31mred\x1b[0m",
+    "key=value",
+    'quo"te',
+    "back\\slash",
+    "größe",
+    "(a) b)",
+)
 
 
 def interpreter_called(name: str, directory: Path) -> Path:
@@ -24,66 +37,64 @@ def interpreter_called(name: str, directory: Path) -> Path:
     return link
 
 
-def capture_client(interpreter: Path, left: Namespace, right: Namespace, sniff: Sniff) -> tuple[int, str, Captured]:
-    """Return pid and comm of a client run by that interpreter, and what was captured of it."""
-    with (
-        Program("udp_server", right.v4, 7400, namespace=right).ready(),
-        Program("udp_client", right.v4, 7400, "--count", 2, namespace=left, interpreter=interpreter) as client,
-    ):
+@contextmanager
+def client_called(name: str, directory: Path, left: Namespace, right: Namespace, port: int = 7400) -> Iterator[Program]:
+    """Run a client that was sent to and fro twice, under a name that is its comm."""
+    interpreter = interpreter_called(name, directory)
+    with Program("udp_client", right.v4, port, "--count", 2, namespace=left, interpreter=interpreter) as client:
         client.expect("done")
-        comm = Path(f"/proc/{client.pid}/comm").read_text(errors="surrogateescape").removesuffix("\n")
-        return client.pid, comm, sniff.stop()
+        assert Path(f"/proc/{client.pid}/comm").read_text(errors="surrogateescape").removesuffix("\n") == name
+        yield client
+
+
+def exchanged(captured: Captured, namespace: Namespace, client: Program) -> list[tuple[int, str]]:
+    """Return who is named at the client's end of each of its packets."""
+    port = client.events("done")[0]["local"][1]
+    own = [packet for packet in captured.packets if port in (packet["source"]["port"], packet["destination"]["port"])]
+    return processes_at(own, namespace.v4)
 
 
 @ENGINES
-@pytest.mark.parametrize(
-    "name",
-    [
-        "two words",
-        "new\nline",
-        "tab\tstop",
-        "\x1b[31mred\x1b[0m",
-        "key=value",
-        'quo"te',
-        "back\\slash",
-        "größe",
-        "(a) b)",
-    ],
-)
-def test_a_nasty_name_arrives_unchanged_in_json(
-    left: Namespace, right: Namespace, tmp_path: Path, engine: str, name: str
-) -> None:
-    with Sniff("--engine", engine, "udp port 7400", on=left) as sniff:
-        pid, comm, captured = capture_client(interpreter_called(name, tmp_path), left, right, sniff)
-    assert comm == name
-    assert processes_at(captured.packets, left.v4) == [(pid, name)] * 4
+def test_a_nasty_name_arrives_unchanged_in_json(left: Namespace, right: Namespace, tmp_path: Path, engine: str) -> None:
+    with (
+        Program("udp_server", right.v4, 7400, namespace=right).ready(),
+        Sniff("--engine", engine, "udp port 7400", on=left) as sniff,
+        ExitStack() as opened,
+    ):
+        clients = {name: opened.enter_context(client_called(name, tmp_path, left, right)) for name in NASTY}
+        captured = sniff.stop()
+    for name, client in clients.items():
+        assert exchanged(captured, left, client) == [(client.pid, name)] * 4
 
 
 def test_a_name_that_is_not_utf8_is_valid_json(left: Namespace, right: Namespace, tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
-    with Sniff("udp port 7400", on=left) as sniff:
-        pid, comm, captured = capture_client(interpreter_called(name, tmp_path), left, right, sniff)
+    with (
+        Program("udp_server", right.v4, 7400, namespace=right).ready(),
+        Sniff("udp port 7400", on=left) as sniff,
+        client_called(name, tmp_path, left, right) as client,
+    ):
+        captured = sniff.stop()
         lines = sniff.stdout.so_far()
-    assert comm == name
     assert all(line.isascii() or line.encode("utf-8", "strict") for line in lines)
-    assert [(at, shown[:3]) for at, shown in processes_at(captured.packets, left.v4)] == [(pid, "caf")] * 4
+    assert [(at, shown[:3]) for at, shown in processes_at(captured.packets, left.v4)] == [(client.pid, "caf")] * 4
 
 
-@pytest.mark.parametrize("name", ["new\nline", "\x1b[31mred", os.fsdecode(b"caf\xe9"), "bidi\u202ename"])
 @pytest.mark.parametrize("options", [(), ("-v",), ("-e", "-x")], ids=["plain", "verbose", "dump"])
 def test_a_nasty_name_does_not_reach_a_terminal(
-    left: Namespace, right: Namespace, tmp_path: Path, name: str, options: tuple[str, ...]
+    left: Namespace, right: Namespace, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    interpreter = interpreter_called(name, tmp_path)
+    names = ["new\nline", "\x1b[31mred", os.fsdecode(b"caf\xe9"), "bidi\u202ename"]
     with (
         Program("udp_server", right.v4, 7401, namespace=right).ready(),
-        Sniff("-n", *options, "-c", 4, "udp port 7401", on=left, json_lines=False) as sniff,
-        Program("udp_client", right.v4, 7401, "--count", 2, namespace=left, interpreter=interpreter) as client,
+        Sniff("-n", *options, "-c", 4 * len(names), "udp port 7401", on=left, json_lines=False) as sniff,
+        ExitStack() as opened,
     ):
-        client.expect("done")
+        clients = [opened.enter_context(client_called(name, tmp_path, left, right, 7401)) for name in names]
         assert sniff.finish() == 0
         lines = sniff.stdout.so_far()
-    assert sum(f"[{client.pid}]" in line for line in lines) >= 4
+    for client in clients:
+        assert sum(f"[{client.pid}]" in line for line in lines) >= 4
     assert [line for line in lines if not line.replace("\t", "").isprintable()] == []
 
 
@@ -119,10 +130,13 @@ def test_a_name_of_exactly_15_bytes_is_not_lengthened(
     left: Namespace, right: Namespace, tmp_path: Path, engine: str
 ) -> None:
     name = "fifteen-bytes-x"
-    with Sniff("--engine", engine, "udp port 7400", on=left) as sniff:
-        pid, comm, captured = capture_client(interpreter_called(name, tmp_path), left, right, sniff)
-    assert comm == name
-    assert processes_at(captured.packets, left.v4) == [(pid, name)] * 4
+    with (
+        Program("udp_server", right.v4, 7400, namespace=right).ready(),
+        Sniff("--engine", engine, "udp port 7400", on=left) as sniff,
+        client_called(name, tmp_path, left, right) as client,
+    ):
+        captured = sniff.stop()
+    assert processes_at(captured.packets, left.v4) == [(client.pid, name)] * 4
 
 
 @ENGINES

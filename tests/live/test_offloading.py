@@ -25,7 +25,7 @@ from pktproc.metering import Counting, LiveMeter
 
 pytestmark = pytest.mark.timeout(120)
 
-PORT, RATE, COUNT = 9100, 20_000, 40_000
+PORT, RATE, COUNT = 9100, 20_000, 24_000
 FRAME_BYTES = 14 + 20 + 8 + 18
 UDP_HEADERS_BYTES = {"wire": 14 + 20 + 8, "ip": 20 + 8, "payload": 0}
 

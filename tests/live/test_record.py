@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -222,24 +222,26 @@ def test_a_namespace_that_is_made_meanwhile_is_recorded(store: Path) -> None:
         assert reader.execute(query, (netns,)).fetchone() == (1,)
 
 
-@pytest.mark.parametrize("name", ["two words", "new\nline", "\x1b[31mred", 'quo"te', "größe", os.fsdecode(b"caf\xe9")])
-def test_a_hostile_name_is_kept_as_it_is(
-    left: Namespace, right: Namespace, store: Path, tmp_path: Path, name: str
-) -> None:
-    interpreter = interpreter_called(name, tmp_path)
-    with (
-        Recorder(store, "--duration", 60) as recorder,
-        Program("udp_client", right.v4, 7998, "--no-echo", namespace=left, interpreter=interpreter) as client,
-    ):
-        client.expect("done")
-        recorder.saw(client.pid)
+def test_a_hostile_name_is_kept_as_it_is(left: Namespace, right: Namespace, store: Path, tmp_path: Path) -> None:
+    names = ["two words", "new\nline", "\x1b[31mred", 'quo"te', "größe", os.fsdecode(b"caf\xe9")]
+    with Recorder(store, "--duration", 60) as recorder, ExitStack() as opened:
+        interpreters = {name: interpreter_called(name, tmp_path) for name in names}
+        words = (right.v4, 7998, "--no-echo")
+        clients = {
+            name: opened.enter_context(Program("udp_client", *words, namespace=left, interpreter=interpreter))
+            for name, interpreter in interpreters.items()
+        }
+        for client in clients.values():
+            client.expect("done")
+            recorder.saw(client.pid)
         recorder.stop()
-    with closing(sqlite3.connect(store)) as reader:
-        ((kept, exe),) = reader.execute("SELECT name, exe FROM process WHERE pid = ?", (client.pid,))
-    assert os.fsencode(kept) == os.fsencode(name)
-    assert str(Path(sys.executable).resolve()) == exe
-    shown = pktproc("who", "-s", store, f"pid:{client.pid}")
-    assert all(line.isprintable() for line in shown.stdout.splitlines()), shown.stdout
+    for name, client in clients.items():
+        with closing(sqlite3.connect(store)) as reader:
+            ((kept, exe),) = reader.execute("SELECT name, exe FROM process WHERE pid = ?", (client.pid,))
+        assert os.fsencode(kept) == os.fsencode(name)
+        assert str(Path(sys.executable).resolve()) == exe
+        shown = pktproc("who", "-s", store, f"pid:{client.pid}")
+        assert all(line.isprintable() for line in shown.stdout.splitlines()), shown.stdout
 
 
 @pytest.mark.parametrize("command", ["record", "snapshot"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 
 from bed.namespaces import Namespace
 from bed.program import Program
-from bed.sniff import Sniff
+from bed.sniff import Sniff, end_of
 from bed.ss import socket_holders
 from bed.verdict import fully_named, judge
+from kernel.ebpf.exact_bed import ExactProgram
 
 ENGINES = pytest.mark.parametrize("engine", ["ebpf", "netlink", "procfs"])
 
@@ -41,14 +44,15 @@ def test_two_owners_of_a_port_are_never_confused(
     left: Namespace, right: Namespace, engine: str, transport: str
 ) -> None:
     told = "datagram" if transport == "udp" else "accepted"
+    kind = ("--udp", "--port", 20000) if transport == "udp" else ()
     with (
         Program(f"{transport}_server", right.v4, 7101, "--reuseport", namespace=right).ready() as first,
         Program(f"{transport}_server", right.v4, 7101, "--reuseport", namespace=right).ready() as second,
         Sniff("--engine", engine, f"{transport} port 7101", on=right) as sniff,
+        ExactProgram("crowd", right.v4, 7101, "--count", 12, "--wait", *kind, namespace=left).ready() as clients,
     ):
-        for _ in range(12):
-            with Program(f"{transport}_client", right.v4, 7101, namespace=left) as client:
-                client.expect("done")
+        clients.say()
+        clients.expect("done")
         packets = sniff.stop().packets
         owner = {event["remote"][1]: server.pid for server in (first, second) for event in server.events(told)}
     assert len(owner) == 12
@@ -76,37 +80,45 @@ def test_tcp_and_udp_on_one_port_are_kept_apart(left: Namespace, right: Namespac
 
 
 @ENGINES
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
-@pytest.mark.parametrize(("listen", "dual"), [("0.0.0.0", False), ("::", True), ("::", False)])
-def test_a_listener_on_the_wildcard_is_named(
-    left: Namespace, right: Namespace, engine: str, transport: str, listen: str, *, dual: bool
-) -> None:
-    address = right.v6 if listen == "::" and not dual else right.v4
-    with (
-        Program(f"{transport}_server", listen, 7104, *["--dual"] * dual, namespace=right).ready() as server,
-        Sniff("--engine", engine, f"{transport} port 7104", on=right) as sniff,
-        Program(f"{transport}_client", address, 7104, namespace=left) as client,
-    ):
-        client.expect("done")
+def test_a_listener_on_the_wildcard_is_named(left: Namespace, right: Namespace, engine: str) -> None:
+    """By the wildcard of either version of IP, and by that of IPv6 for IPv4, too; each on a port of its own."""
+    wildcards = (("0.0.0.0", (), right.v4), ("::", ("--dual",), right.v4), ("::", (), right.v6))
+    with ExitStack() as opened:
+        servers = {
+            (transport, address, port): opened.enter_context(
+                Program(f"{transport}_server", listen, port, *options, namespace=right)
+            )
+            for port, (listen, options, address) in enumerate(wildcards, 7110)
+            for transport in ("udp", "tcp")
+        }
+        sniff = opened.enter_context(Sniff("--engine", engine, "portrange 7110-7112", on=right))
+        for server in servers.values():
+            server.ready()
+        for transport, address, port in servers:
+            opened.enter_context(Program(f"{transport}_client", address, port, namespace=left)).expect("done")
         packets = sniff.stop().packets
-    assert fully_named(packets, {(transport, address, 7104): server.pid}).total == len(packets) >= 2
+    for end, server in servers.items():
+        own = [packet for packet in packets if end in (end_of(packet, "source"), end_of(packet, "destination"))]
+        assert fully_named(own, {end: server.pid}).total == len(own) >= 2
 
 
 @ENGINES
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_a_client_with_a_mapped_address_is_named(
-    left: Namespace, right: Namespace, engine: str, transport: str
-) -> None:
+def test_a_client_with_a_mapped_address_is_named(left: Namespace, right: Namespace, engine: str) -> None:
     with (
-        Program(f"{transport}_server", right.v4, 7105, namespace=right).ready(),
-        Sniff("--engine", engine, f"{transport} port 7105", on=left) as sniff,
-        Program(f"{transport}_client", right.v4, 7105, "--mapped", namespace=left) as client,
+        Program("udp_server", right.v4, 7105, namespace=right).ready(),
+        Program("tcp_server", right.v4, 7105, namespace=right).ready(),
+        Sniff("--engine", engine, "port 7105", on=left) as sniff,
+        Program("udp_client", right.v4, 7105, "--mapped", namespace=left) as by_udp,
+        Program("tcp_client", right.v4, 7105, "--mapped", namespace=left) as by_tcp,
     ):
-        (done,) = client.expect("done")
-        holders = socket_holders(left, transport)
+        clients = {"udp": by_udp, "tcp": by_tcp}
+        ports = {transport: client.expect("done")[0]["local"][1] for transport, client in clients.items()}
+        holders = {transport: socket_holders(left, transport) for transport in clients}
         packets = sniff.stop().packets
-    assert holders[left.v4, done["local"][1]] == {client.pid}
-    assert fully_named(packets, {(transport, left.v4, done["local"][1]): client.pid}).total == len(packets) >= 2
+    for transport, client in clients.items():
+        own = [packet for packet in packets if packet["network"]["transport"] == transport]
+        assert holders[transport][left.v4, ports[transport]] == {client.pid}
+        assert fully_named(own, {(transport, left.v4, ports[transport]): client.pid}).total == len(own) >= 2
 
 
 def test_a_server_on_ipv6_only_does_not_take_ipv4s_packets(left: Namespace, right: Namespace) -> None:
