@@ -22,6 +22,7 @@ from pktproc.model import Process
 
 Item = TypeVar("Item")
 
+# So often is looked whether scouts may take more again; all else wakes the thread.
 _POLL_S = 0.2
 # Scouts are read again after each look, to see whether it came too late; a flood of connections has no end to that.
 _MOST_LOOKS = 8
@@ -82,7 +83,7 @@ class Watch:
         try:
             privileges.hurry()
             while not self._stopping.is_set():
-                ready = self._epoll.poll(_POLL_S)
+                ready = self._epoll.poll(_POLL_S if self._posts else None)
                 self._note_exits()
                 now_ns = time.monotonic_ns()
                 for descriptor, _ in ready:

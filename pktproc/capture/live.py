@@ -135,13 +135,14 @@ class LiveCapture:
 
     def close(self) -> None:
         """Stop capturing."""
+        held, self._held = self._held, []  # at first, so that no handler of a signal writes to what is closed
         for tap in self.taps:
             tap.close()
         for post in self.posts:
             post.scout.close()
-        for held in self._held:
-            os.close(held)
-        self.taps, self.posts, self._held = [], [], []
+        for descriptor in held:
+            os.close(descriptor)
+        self.taps, self.posts = [], []
 
     def _batch(self, tap: Tap, frames: Frames) -> PacketBatch:
         interface = np.full(len(frames.ifindex), self._place(tap, int(frames.ifindex[0])), np.int64)

@@ -7,6 +7,7 @@ import fcntl
 import io
 import socket
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -47,6 +48,23 @@ def datagrams(space: Namespace, port: int, count: int) -> None:
     ) as sock:
         for number in range(count):
             sock.sendto(b"%08d" % number, ("127.0.0.1", port))
+
+
+def test_a_wait_ends_when_it_is_interrupted_and_the_next_one_lasts(left: Namespace) -> None:
+    with capturing(left) as capture:
+        timer = threading.Timer(0.05, capture.interrupt)
+        timer.start()
+        begin = time.monotonic()
+        capture.wait(2000 * TIMEOUT)
+        interrupted = time.monotonic()
+        timer.join()
+        capture.wait(50)
+        over = time.monotonic()
+        capture.interrupt()
+        capture.wait(2000 * TIMEOUT)
+    assert 0.05 <= interrupted - begin < TIMEOUT
+    assert over - interrupted >= 0.05
+    assert time.monotonic() - over < TIMEOUT
 
 
 @pytest.mark.parametrize("interface", ["lo", "any"])

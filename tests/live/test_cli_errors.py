@@ -84,6 +84,14 @@ def test_an_interface_that_goes_down_and_comes_back_is_captured_on(pair: Namespa
         assert len(sniff.stop().packets) == 2
 
 
+@pytest.mark.parametrize(("engine", "sockets"), [("ebpf", 1), ("netlink", 2), ("procfs", 2)])
+def test_no_more_packet_sockets_are_opened_than_the_engine_needs(left: Namespace, engine: str, sockets: int) -> None:
+    """One to capture; one that hears of first packets at once, where the kernel does not tell who sends them."""
+    with Sniff("--engine", engine, on=left) as sniff:
+        lines = left.run("ss", "-0", "-Hp").splitlines()
+    assert sum(f"pid={sniff.pid}," in line for line in lines) == sockets, lines
+
+
 def test_a_count_ends_the_capture(left: Namespace, right: Namespace) -> None:
     with (
         Program("udp_server", right.v4, 7901, namespace=right).ready(),
