@@ -18,7 +18,7 @@ from bed.namespaces import Namespace
 from bed.program import TIMEOUT, Command
 from bed.sniff import Captured, Packet, parse, pktproc_command
 
-INTERVAL_S = 0.2
+INTERVAL_S = 0.1
 
 
 class Recorder(Command):

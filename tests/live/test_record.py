@@ -64,26 +64,31 @@ def store(tmp_path: Path) -> Path:
 
 
 @ENGINES
-@pytest.mark.parametrize(("transport", "family"), [("tcp", "v4"), ("tcp", "v6"), ("udp", "v4"), ("udp", "v6")])
-def test_both_ends_are_recorded_with_their_own_pids(
-    pair: NamespacePair, store: Path, engine: str, transport: str, family: str
-) -> None:
+def test_both_ends_are_recorded_with_their_own_pids(pair: NamespacePair, store: Path, engine: str) -> None:
+    """Of TCP and UDP, over IPv4 and IPv6, each with a port of its own."""
     left, right = pair.left, pair.right
-    there = getattr(right, family)
-    with (
-        Program(f"{transport}_server", there, 7990, namespace=right).ready() as server,
-        Recorder(store, "--engine", engine) as recorder,
-        Program(f"{transport}_client", there, 7990, namespace=left) as client,
-    ):
-        (done,) = client.expect("done")
-        recorder.saw(client.pid).saw(server.pid, 7990)
+    kinds = [(transport, address) for transport in ("tcp", "udp") for address in (right.v4, right.v6)]
+    with ExitStack() as opened:
+        servers = {
+            port: opened.enter_context(Program(f"{transport}_server", there, port, namespace=right)).ready()
+            for port, (transport, there) in enumerate(kinds, 7970)
+        }
+        recorder = opened.enter_context(Recorder(store, "--engine", engine))
+        clients = {
+            port: opened.enter_context(Program(f"{transport}_client", there, port, namespace=left))
+            for port, (transport, there) in enumerate(kinds, 7970)
+        }
+        locals_ = {port: client.expect("done")[0]["local"] for port, client in clients.items()}
+        for port, server in servers.items():
+            recorder.saw(clients[port].pid).saw(server.pid, port)
         recorder.stop()
-    (connection,) = who(store, ":7990", netns=left)
-    assert pids(connection) == [client.pid]
-    assert connection["network"]["transport"] == transport
-    assert [connection["local"]["ip"], connection["local"]["port"]] == done["local"]
-    assert connection["remote"] == {"ip": there, "port": 7990}
-    assert {pid for one in who(store, ":7990", netns=right) for pid in pids(one)} == {server.pid}
+    for port, (transport, there) in enumerate(kinds, 7970):
+        (connection,) = who(store, f":{port}", netns=left)
+        assert pids(connection) == [clients[port].pid]
+        assert connection["network"]["transport"] == transport
+        assert [connection["local"]["ip"], connection["local"]["port"]] == locals_[port]
+        assert connection["remote"] == {"ip": there, "port": port}
+        assert {pid for one in who(store, f":{port}", netns=right) for pid in pids(one)} == {servers[port].pid}
 
 
 def test_a_connection_has_the_time_in_which_it_was(left: Namespace, right: Namespace, store: Path) -> None:

@@ -27,14 +27,14 @@ def run_storm(
 
 
 def test_processes_of_20_ms_are_named(left: Namespace, right: Namespace) -> None:
-    packets, truth = run_storm(left, right, "netlink", 20, 300)
+    packets, truth = run_storm(left, right, "netlink", 20, 200)
     verdict = judge_processes(packets, truth)
     assert verdict.wrong == 0, verdict
     assert verdict.right >= 0.99 * len(truth), verdict
 
 
 def test_processes_of_20_ms_are_never_named_wrongly_from_proc(left: Namespace, right: Namespace) -> None:
-    packets, truth = run_storm(left, right, "procfs", 20, 200)
+    packets, truth = run_storm(left, right, "procfs", 20, 100)
     verdict = judge_processes(packets, truth)
     assert verdict.wrong == 0, verdict
     assert verdict.right + verdict.unknown["partly"] > 0, verdict
