@@ -71,7 +71,7 @@ class Accounts:
                 yield from self._used(use)
 
     def maker(self, cookie: int) -> Process | None:
-        """Return who made a datagram socket, None if that is not known."""
+        """Return who bound a socket to its port, None if that is not known."""
         return self._makers.get(cookie, (0, None))[1]
 
     def _used(self, use: Use) -> Iterator[Sight]:

@@ -147,7 +147,7 @@ class Engine(Protocol):
 class Way(Enum):
     """What was done with a socket, or happened to it.
 
-    `BOUND` of datagram sockets, `SENT` and `RECEIVED` when another process than before does so, `ARRIVES`
+    `BOUND` to a port that was asked for, `SENT` and `RECEIVED` when another process than before does so, `ARRIVES`
     when a flow begins to reach a socket, `COMES_IN` of connections that have no socket yet, `CLOSED` with ends and a
     process if nobody is known to have used the socket before. The numbers are kept in stores.
     """

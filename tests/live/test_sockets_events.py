@@ -78,6 +78,23 @@ def test_each_of_200_processes_that_live_a_millisecond_is_told(
     assert all(line.endswith(f"[{server.pid}]") or f"[{server.pid}] fd" in line for line in accepted)
 
 
+@pytest.mark.parametrize("version", ["v4", "v6"])
+def test_each_of_200_listeners_that_live_a_millisecond_is_told_with_its_owner(left: Namespace, version: str) -> None:
+    address = getattr(left, version)
+    crowd = ("crowd", address, 0, "--listen", "--count", COUNT, "--port", 20000)
+    with (
+        listening(left, "--engine", "ebpf", "--tcp") as events,
+        ExactProgram(*crowd, namespace=left).ready() as program,
+    ):
+        program.say()
+        program.expect("done", timeout=60)
+        truth = {child["port"]: str(child["child"]) for child in program.events("child")}
+        assert events.stdout.find(lambda line: " closed " in line, COUNT, WAIT_S)
+        lines = interrupted(events)
+    told = of_ports(lines, f"[{address}]" if version == "v6" else address)
+    assert told == {port: [("opened", (pid,)), ("closed", (pid,))] for port, pid in truth.items()}
+
+
 def test_processes_that_are_gone_are_selected_and_described(left: Namespace, right: Namespace) -> None:
     crowd = ("crowd", right.v4, PORT, "--count", 20, "--port", 20000)
     with (

@@ -57,8 +57,8 @@ _HOLDERS = Hook("holders", "who holds older sockets, but by a slower look throug
 HOOKS = (
     Hook("egress", "who sends", cgroup=True, needed=True),
     Hook("ingress", "which datagram socket a packet reaches", cgroup=True, for_packets=True),
-    Hook("bound_v4", "whose a datagram socket is that was not used yet", cgroup=True),
-    Hook("bound_v6", "whose a datagram socket of IPv6 is that was not used yet", cgroup=True),
+    Hook("bound_v4", "whose a socket is that was bound and not used yet", cgroup=True),
+    Hook("bound_v6", "whose a socket of IPv6 is that was bound and not used yet", cgroup=True),
     Hook("sock_release", "when sockets are closed", cgroup=True),
     Hook("sock_send_length", "senders whose packets leave later"),
     Hook("sock_recv_length", "who receives datagrams"),

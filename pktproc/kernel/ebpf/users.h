@@ -223,11 +223,8 @@ static __always_inline void copy_local(struct event *event, struct bpf_sock *ctx
 
 static __always_inline void tell_bound(struct bpf_sock *ctx, bool v6)
 {
-	struct telling telling;
+	struct telling telling = begin(BOUND, bpf_get_socket_cookie(ctx), 0);
 
-	if (ctx->type == TYPE_STREAM)
-		return;
-	telling = begin(BOUND, bpf_get_socket_cookie(ctx), 0);
 	if (!telling.event)
 		return;
 	telling.event->ends.protocol = ctx->protocol;

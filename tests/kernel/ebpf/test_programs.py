@@ -79,7 +79,7 @@ def test_a_connection_is_told_once_for_each_user() -> None:
         client, server = exchange()
         found = [(event.kind, event.ends.local_port, event.ends.remote_port) for event in used_sockets(programs)]
         assert programs.lost == 0
-    assert found == [(Kind.SENT, client, server), (Kind.RECEIVED, server, client)]
+    assert found == [(Kind.BOUND, server, 0), (Kind.SENT, client, server), (Kind.RECEIVED, server, client)]
 
 
 def test_a_program_is_told_from_its_birth_to_its_end() -> None:
@@ -109,10 +109,10 @@ def test_two_at_once_do_not_disturb_each_other() -> None:
     with Programs() as first:
         with Programs() as second:
             exchange()
-            assert len(used_sockets(second)) == 2
-        assert len(used_sockets(first)) == 2
+            assert len(used_sockets(second)) == 3
+        assert len(used_sockets(first)) == 3
         exchange()
-        assert len(used_sockets(first)) == 2
+        assert len(used_sockets(first)) == 3
 
 
 def test_a_connection_is_told_before_it_is_accepted_and_who_closes_it_unused() -> None:

@@ -1,7 +1,7 @@
 """Start short-lived processes, many at a time, with one connection or datagram each; tell each one's pid and port.
 
-A process ends as soon as it has sent. With `--port` the first is bound to that port, the next to the one after, so that
-no two share one.
+A process ends as soon as it has sent, or with `--listen` as soon as it listens at the address. With `--port` the first
+is bound to that port, the next to the one after, so that no two share one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--packets", type=int, default=1)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--wait", action="store_true", help="take an answer to each packet")
+    parser.add_argument("--listen", action="store_true")
     parser.add_argument("--named", action="store_true", help="each has a name of its own, one-0 and so on")
     options = parser.parse_args()
     reports, channel = os.pipe()
@@ -54,11 +55,15 @@ def live(options: argparse.Namespace, channel: int, port: int) -> None:
     kind = socket.SOCK_DGRAM if options.udp else socket.SOCK_STREAM
     sock = socket.socket(family_of(options.address), kind)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if port:
-        sock.bind(("::" if ":" in options.address else "0.0.0.0", port))
-    sock.connect((options.address, options.server_port))
+    if options.listen:
+        sock.bind((options.address, port))
+        sock.listen()
+    else:
+        if port:
+            sock.bind(("::" if ":" in options.address else "0.0.0.0", port))
+        sock.connect((options.address, options.server_port))
     os.write(channel, REPORT.pack(os.getpid(), sock.getsockname()[1]))
-    for _ in range(options.packets):
+    for _ in range(0 if options.listen else options.packets):
         sock.send(b"x")
         if options.wait:
             sock.recv(1)
