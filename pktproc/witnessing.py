@@ -144,7 +144,6 @@ class SocketWitness:
 
     def __init__(self, *, cmdline: bool = True) -> None:
         self._engine = EbpfEngine(cmdline=cmdline)
-        self._engine.attend()
         self.accounts = Accounts()
         self.limits = tuple(self._engine.limits)
 

@@ -79,20 +79,26 @@ def test_each_of_200_processes_that_live_a_millisecond_is_told(
 
 
 @pytest.mark.parametrize("version", ["v4", "v6"])
-def test_each_of_200_listeners_that_live_a_millisecond_is_told_with_its_owner(left: Namespace, version: str) -> None:
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_each_of_200_sockets_that_only_listen_for_a_millisecond_is_told_with_its_owner(
+    left: Namespace, transport: str, version: str
+) -> None:
+    """Of UDP each receives one datagram, of another socket than its own, which is told as well."""
     address = getattr(left, version)
-    crowd = ("crowd", address, 0, "--listen", "--count", COUNT, "--port", 20000)
+    kind = ["--udp"] if transport == "udp" else []
+    crowd = ("crowd", address, 0, "--listen", "--count", COUNT, "--port", 20000, *kind)
     with (
-        listening(left, "--engine", "ebpf", "--tcp") as events,
+        listening(left, "--engine", "ebpf", f"--{transport}") as events,
         ExactProgram(*crowd, namespace=left).ready() as program,
     ):
         program.say()
         program.expect("done", timeout=60)
         truth = {child["port"]: str(child["child"]) for child in program.events("child")}
-        assert events.stdout.find(lambda line: " closed " in line, COUNT, WAIT_S)
-        lines = interrupted(events)
-    told = of_ports(lines, f"[{address}]" if version == "v6" else address)
-    assert told == {port: [("opened", (pid,)), ("closed", (pid,))] for port, pid in truth.items()}
+        assert events.stdout.find(lambda line: " closed " in line, COUNT * (1 + len(kind)), WAIT_S)
+        told = of_ports(interrupted(events), f"[{address}]" if version == "v6" else address)
+    assert {port: what for port, what in told.items() if port in truth} == {
+        port: [("opened", (pid,)), ("closed", (pid,))] for port, pid in truth.items()
+    }
 
 
 def test_processes_that_are_gone_are_selected_and_described(left: Namespace, right: Namespace) -> None:

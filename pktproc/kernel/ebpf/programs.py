@@ -40,8 +40,8 @@ class Hook:
     """A place in the kernel that a program is attached to: a tracepoint, one of cgroup v2, or an iterator.
 
     `loss` is what is not known without it; without one that is `needed` the engine is of no use. One that is
-    `for_packets` tells what only packets need that are captured, but is called for each packet of the host. One that
-    stands in for another, `instead_of` it, is not needed where the kernel has that.
+    `for_packets` tells what only those need who name packets, now or from a record, but is called for each packet of a
+    host. One that stands in for another, `instead_of` it, is not needed where the kernel has that.
     """
 
     program: str
@@ -109,7 +109,7 @@ class Programs:
             self._opened = opened.pop_all()
 
     def attend(self) -> None:
-        """Attach also what is for packets that are captured; once is enough."""
+        """Attach also what is for packets that are captured, now or elsewhere; once is enough."""
         with closing(Log()) as log:
             self._attach(log, [hook for hook in HOOKS if hook.for_packets and hook not in self._attached])
 

@@ -1,7 +1,7 @@
 """Start short-lived processes, many at a time, with one connection or datagram each; tell each one's pid and port.
 
-A process ends as soon as it has sent, or with `--listen` as soon as it listens at the address. With `--port` the first
-is bound to that port, the next to the one after, so that no two share one.
+A process ends as soon as it has sent, or with `--listen` as soon as it listens at the address, of UDP as soon as it has
+received there. With `--port` the first is bound to that port, the next to the one after, so that no two share one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ def live(options: argparse.Namespace, channel: int, port: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if options.listen:
         sock.bind((options.address, port))
-        sock.listen()
+        if options.udp:
+            socket.socket(sock.family, kind).sendto(b"x", sock.getsockname())
+            sock.recv(1)
+        else:
+            sock.listen()
     else:
         if port:
             sock.bind(("::" if ":" in options.address else "0.0.0.0", port))
