@@ -35,7 +35,7 @@ def churn() -> Iterator[None]:
 @pytest.mark.usefixtures("churn")
 def test_namespaces_that_go_meanwhile_do_no_harm(left: Namespace) -> None:
     with Program("udp_server", "127.0.0.1", 7498, namespace=left).ready() as server:
-        for _ in range(15):
+        for _ in range(10):
             listed = objects("-ua", "sport", "=", ":7498", "--netns", "all")
             assert {holder["pid"] for entry in listed for holder in entry["holders"]} == {server.pid}
             done = run(pktproc_sockets("--netns", "all", "-ua", "dev", "lo"))
