@@ -57,8 +57,6 @@ class NetlinkEngine:
     """
 
     name = "netlink"
-    # Cookies of sockets whose ends need not be told.
-    _seen_otherwise: Container[int] = frozenset()
 
     def __init__(
         self, proc: Path = Path("/proc"), *, cmdline: bool = True, floor: ProcfsEngine | None = None, hears: bool = True
@@ -155,6 +153,10 @@ class NetlinkEngine:
                 ended += sockets
                 lost |= overrun
         return Ended(ended, lost)
+
+    def _seen_otherwise(self) -> Container[int]:
+        """Return the cookies of sockets whose ends need not be told."""
+        return ()
 
     def wait_for_ends(self, timeout_s: float) -> bool:
         """Wait until a socket ends, in the namespaces that were asked so far; return False if none does in time."""

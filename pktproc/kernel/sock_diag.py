@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 
 from pktproc.errors import Denied, EngineError, Unsupported
 from pktproc.kernel import inet_diag, netlink
@@ -211,27 +211,33 @@ class EndedSockets:
         """Leave the groups."""
         self._socket.close()
 
-    def drain(self, known: Container[int] = ()) -> tuple[list[SocketFact], bool]:
+    def drain(self, known: Callable[[], Container[int]] = tuple) -> tuple[list[SocketFact], bool]:
         """Return the sockets that ended since the last call, and whether some notifications were lost.
 
-        Sockets whose cookies are `known` are left out.
+        Sockets are left out whose cookies are `known`, which is asked once all notifications have been received.
         """
+        received, lost = self._receive()
+        cookies = known()
         ended: list[SocketFact] = []
+        for data in received:
+            for message in netlink.messages(data):
+                if inet_diag.cookie_in(message.payload) in cookies:
+                    continue
+                fact = inet_diag.parse_socket(message.payload, self.netns, Protocol.TCP)
+                if fact is not None:
+                    ended.append(fact)
+        return ended, lost
+
+    def _receive(self) -> tuple[list[bytes], bool]:
+        received: list[bytes] = []
         lost = False
         while True:
             try:
-                data = self._socket.recv(RECEIVE_BYTES)
+                received.append(self._socket.recv(RECEIVE_BYTES))
             except BlockingIOError:
-                return ended, lost
+                return received, lost
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
                 self.overruns += 1
                 lost = True
-                continue
-            for message in netlink.messages(data):
-                if inet_diag.cookie_in(message.payload) in known:
-                    continue
-                fact = inet_diag.parse_socket(message.payload, self.netns, Protocol.TCP)
-                if fact is not None:
-                    ended.append(fact)

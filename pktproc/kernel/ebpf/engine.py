@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import partial
 from itertools import groupby
 from typing import cast
@@ -63,7 +63,8 @@ class EbpfEngine(NetlinkEngine):
             self._programs.close()
             raise
         self._lives = Lives(ProcessReader(), cmdline=cmdline)
-        self._seen_otherwise: OrderedDict[int, None] = OrderedDict()
+        self._cookies: OrderedDict[int, None] = OrderedDict()
+        self._untold = Told()
         self._described = _Described(self._lives)
         self._lost = 0
         self._tell_missing()
@@ -79,6 +80,18 @@ class EbpfEngine(NetlinkEngine):
 
     def told(self) -> Told:
         """Return what the programs saw since the last call."""
+        before, self._untold = self._untold, Told()
+        if before.lost:  # what is told from then on must not be lost with it
+            return before
+        now = self._hear()
+        return Told([*before.uses, *now.uses], [*before.exits, *now.exits], now.lost)
+
+    def _seen_otherwise(self) -> Container[int]:
+        """Return the cookies of sockets that the programs tell of: they tell that a socket is closed before it ends."""
+        self._untold = self.told()
+        return self._cookies
+
+    def _hear(self) -> Told:
         uses: list[Use] = []
         exits: list[tuple[ProcessId, int]] = []
         for kind, run in groupby(self._events(), type):
@@ -91,8 +104,8 @@ class EbpfEngine(NetlinkEngine):
                 else:
                     self._described.clear()
                     self._lives.take(event)
-        while len(self._seen_otherwise) > _MOST_SEEN:
-            self._seen_otherwise.popitem(last=False)
+        while len(self._cookies) > _MOST_SEEN:
+            self._cookies.popitem(last=False)
         lost = self._programs.lost - self._lost
         if lost:
             self._lost += lost
@@ -127,7 +140,7 @@ class EbpfEngine(NetlinkEngine):
     def _uses(self, events: Iterator[SocketEvent]) -> Iterator[Use]:
         """Return what events tell that come one after another without any of the life of a process."""
         times, kinds, cookies, previous, ends, facts = zip(*events, strict=True)
-        self._seen_otherwise.update(dict.fromkeys(cookies))
+        self._cookies.update(dict.fromkeys(cookies))
         ways, processes = map(_WAYS.__getitem__, kinds), map(self._described.__getitem__, facts)
         return map(_use, zip(times, ways, cookies, ends, processes, previous, strict=True))
 
