@@ -16,7 +16,7 @@ from bed.namespaces import NamespacePair
 from bed.program import Command, Program
 from bed.verdict import fully_named, judge, judge_processes
 from kernel.ebpf.exact_bed import ExactProgram
-from live.test_record import epoch, pids, wait_until, who
+from live.test_record import epoch, pids, who
 
 PORT = 7620
 COUNT = 500
@@ -179,24 +179,6 @@ def test_where_the_kernel_could_not_tell_all_looks_answer_and_nothing_is_guessed
     assert verdict.total == 24
     of_unseen = judge(packets, {("udp", *short["local"]): unseen.pid})
     assert (of_unseen.wrong, of_unseen.total) == (0, 2), of_unseen
-
-
-def test_a_recorder_of_nothing_hardly_works(pair: NamespacePair, store: Path) -> None:
-    """Three seconds cost it no more than a tenth of a processor, whatever else this machine does."""
-    del pair
-    with Recorder(store, "--engine", "ebpf", interval_s=1) as recorder:
-        begun = used_s(recorder.pid)
-        end = time.monotonic() + 3
-        wait_until(lambda: time.monotonic() >= end)
-        cost = used_s(recorder.pid) - begun
-        recorder.stop()
-    assert cost < 0.3
-
-
-def used_s(pid: int) -> float:
-    """Return the processor time of a process (proc(5), fields 14 and 15 of stat)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 def test_workers_pings_and_raw_packets_between_two_looks_are_named(pair: NamespacePair, store: Path) -> None:

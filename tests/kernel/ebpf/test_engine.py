@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,25 @@ def test_a_look_at_everyone_finds_what_a_look_through_proc_finds(engine: EbpfEng
     described = [{(p.id, p.name, p.exe, p.cmdline) for p in each.holders[inode]} for each in (found, expected)]
     assert described[0] == described[1]
     assert (found.complete, nothing.complete, nothing.holders) == (True, True, {})
+
+
+def test_the_end_of_a_socket_that_the_programs_told_of_is_not_told_again(engine: EbpfEngine) -> None:
+    reset = struct.pack("ii", 1, 0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        engine.told()
+        engine.ended()
+        with socket.create_connection(("127.0.0.1", port)) as client, listener.accept()[0] as accepted:
+            ports = {port, client.getsockname()[1]}
+            client.send(b"x")
+            accepted.recv(1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        assert engine.wait_for_ends(5)
+        ended = engine.ended()
+        told = engine.told()
+    assert not [one for one in ended.sockets if {one.local_port, one.remote_port} == ports]
+    pids = {use.ends.local_port: use.process.pid for use in told.uses if use.process}
+    assert {found: pids[found] for found in ports} == dict.fromkeys(ports, os.getpid())
 
 
 LACKS = pytest.mark.parametrize(
