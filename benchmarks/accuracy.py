@@ -1,10 +1,11 @@
-"""Who gets short-lived processes right: each engine of pktproc, nethogs, and a loop around ss.
+"""Who gets short-lived processes right: each engine of pktproc, nethogs, and loops around ss and psutil.
 
 Processes start one after another, each with one TCP connection. A process counts as right when it was named for its
 connection (by pktproc: in every packet of it), as unknown when nobody was, as wrong when somebody else was.
 
 With `--storms N` engines are judged by storms of N processes that end as soon as they have sent, one after another and
-64 at a time, by TCP and UDP, IPv4 and IPv6, captured at both ends; every end of every packet counts.
+64 at a time, by TCP and UDP, IPv4 and IPv6, as often as `--packets` tells, captured at both ends; every end of every
+packet counts.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import argparse
 import itertools
 import re
 import signal
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -28,7 +30,6 @@ from kernel.ebpf.exact_bed import ExactProgram
 PORT = 7000
 FIRST_PORT = 10000
 PARALLEL = (1, 64)
-BUFFER_KIB = 1 << 17  # so that none is lost on a machine that has its hands full with the storm
 _HOLDER = re.compile(r"pid=(\d+),fd=\d+")
 
 
@@ -102,29 +103,61 @@ def by_ss(namespace: Namespace, run: Callable[[], Storm]) -> tuple[Score, Storm]
     return Score(right, len(truth.pids) - right - wrong, wrong), truth
 
 
+def by_psutil(namespace: Namespace, run: Callable[[], Storm]) -> tuple[Score, Storm]:
+    """Judge `psutil.net_connections` in a loop as fast as it goes."""
+    with Command([sys.executable, "-m", "benchmarks.accuracy", "--psutil"], namespace) as loop:
+        loop.stdout.find(lambda line: line == "looking", 1, 10)
+        truth = run()
+        loop.child.send_signal(signal.SIGTERM)
+        loop.child.wait()
+        seen = [tuple(map(int, line.split())) for line in loop.stdout.to_the_end(30) if line != "looking"]
+    named: dict[int, set[int]] = {}
+    for port, pid in seen:
+        named.setdefault(port, set()).add(pid)
+    right = sum(pid in named.get(port, ()) for port, pid in truth.pids.items())
+    wrong = sum(bool(named.get(port, set()) - {pid}) for port, pid in truth.pids.items())
+    return Score(right, len(truth.pids) - right - wrong, wrong), truth
+
+
+def look_with_psutil() -> None:
+    """Print port and pid of each connection that psutil shows, once, until told to end."""
+    import psutil  # type: ignore[import-untyped] # noqa: PLC0415 - for this loop alone
+
+    told: set[tuple[int, int]] = set()
+    print("looking", flush=True)
+    while True:
+        found = {(one.laddr.port, one.pid) for one in psutil.net_connections("tcp") if one.laddr and one.pid}
+        for port, pid in found - told:
+            print(port, pid, flush=True)
+        told |= found
+
+
 class Kind(NamedTuple):
-    """A kind of storm: its transport, version of IP, and how many processes there are at a time."""
+    """A kind of storm: its transport, version of IP, how many processes there are at a time, and what each sends."""
 
     transport: str
     version: str
     parallel: int
+    packets: int
 
 
-def judge_storms(pair: NamespacePair, engine: str, count: int) -> None:
-    """Judge an engine by a storm of each kind and print the table."""
-    kinds = [Kind(*kind) for kind in itertools.product(("tcp", "udp"), ("v4", "v6"), PARALLEL)]
-    rows = [(*kind, *judge_storm(pair, engine, count, kind)) for kind in kinds]
-    print_table(("transport", "", "at a time", "processes/s", "ends", "right", "unknown", "wrong", "dropped"), rows)
+def judge_storms(pair: NamespacePair, engines: Sequence[str], count: int, packets: Sequence[int]) -> None:
+    """Judge engines by a storm of each kind and print the table."""
+    kinds = [Kind(*kind) for kind in itertools.product(("tcp", "udp"), ("v4", "v6"), PARALLEL, packets)]
+    rows = [(engine, *kind, *judge_storm(pair, engine, count, kind)) for engine in engines for kind in kinds]
+    of_storm = ("engine", "transport", "", "at a time", "packets of each")
+    print_table((*of_storm, "processes/s", "ends", "right", "unknown", "wrong", "dropped"), rows)
 
 
 def judge_storm(pair: NamespacePair, engine: str, count: int, kind: Kind) -> tuple[object, ...]:
     """Return processes a second, ends of packets, right, unknown and wrong ones, and packets dropped by the kernel."""
-    transport, version, parallel = kind
+    transport, version, parallel, packets_each = kind
     ours, theirs = getattr(pair.left, version), getattr(pair.right, version)
-    options = ("--count", count, "--parallel", parallel, "--port", FIRST_PORT, *(["--udp"] * (transport == "udp")))
+    load = ("--count", count, "--parallel", parallel, "--packets", packets_each)
+    options = (*load, "--port", FIRST_PORT, *(["--udp"] * (transport == "udp")))
     with (
         Program(f"{transport}_server", theirs, PORT, namespace=pair.right).ready() as server,
-        Sniff("-B", BUFFER_KIB, "--engine", engine, f"{transport} port {PORT}", on=(pair.left, pair.right)) as sniff,
+        Sniff("--engine", engine, f"{transport} port {PORT}", on=(pair.left, pair.right)) as sniff,
         ExactProgram("crowd", theirs, PORT, *options, namespace=pair.left).ready() as crowd,
     ):
         begin = time.monotonic()
@@ -144,11 +177,16 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000, help="processes of each storm")
     parser.add_argument("--life-ms", type=float, nargs="+", default=[20, 1])
     parser.add_argument("--storms", type=int, metavar="N", help="judge engines by storms of N processes instead")
-    parser.add_argument("--engine", default="ebpf", help="the one to judge by storms")
+    parser.add_argument("--engine", nargs="+", default=["ebpf"], help="those to judge by storms")
+    parser.add_argument("--packets", type=int, nargs="+", default=[1], help="what each process of a storm sends")
+    parser.add_argument("--psutil", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.psutil:
+        look_with_psutil()
+        return
     if options.storms:
         with NamespacePair() as pair:
-            judge_storms(pair, options.engine, options.storms)
+            judge_storms(pair, options.engine, options.storms, options.packets)
         return
     rows = []
     with NamespacePair() as pair:
@@ -158,6 +196,7 @@ def main() -> None:
             "pktproc procfs": lambda run: by_pktproc("procfs", pair.left, run),
             "nethogs -t": lambda run: by_nethogs(pair.left, run),
             "ss -tnp in a loop": lambda run: by_ss(pair.left, run),
+            "psutil in a loop": lambda run: by_psutil(pair.left, run),
         }
         for life_ms in options.life_ms:
             for name, judge in tools.items():

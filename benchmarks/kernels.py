@@ -1,8 +1,9 @@
 """Which hooks other kernels have, and how right the engine `ebpf` is on them: Debian's kernels, started in qemu.
 
 For each package (`--package`, by name, downloaded with `apt-get download`) a machine of its own starts: an initial RAM
-disk with this very Python, its libraries and this checkout, no disk and no network. It prints a table and is gone.
-It takes qemu-system-x86, busybox-static and cpio.
+disk with this very Python, its libraries and this checkout, no disk and no network. It prints a table and is gone. With
+`--lockdown` it prints instead what pktproc says there under kernel_lockdown(7). It takes qemu-system-x86,
+busybox-static and cpio.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ INIT = """#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox mount -t tmpfs run /run
 /bin/busybox mount -t cgroup2 cgroup /sys/fs/cgroup
+/bin/busybox mount -t securityfs security /sys/kernel/security
 /bin/busybox ln -s /proc/self/fd /dev/fd
 for module in {modules}; do /bin/busybox insmod /modules/$module.ko; done
 /bin/busybox ip link set lo up
@@ -58,6 +60,7 @@ def main() -> None:
     parser.add_argument("--package", action="append", help=f"a kernel package of Debian [{', '.join(PACKAGES)}]")
     parser.add_argument("--packages", type=Path, default=Path(), help="the folder in which they lie, or come to lie")
     parser.add_argument("--count", type=int, default=300, help="processes of each storm")
+    parser.add_argument("--lockdown", choices=["integrity", "confidentiality"], help="see how it is borne")
     parser.add_argument("--accelerator", default="tcg,thread=multi", help="of qemu; kvm is faster where it works")
     options = parser.parse_args()
     failed = False
@@ -65,7 +68,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             kernel = Kernel(downloaded(package, options.packages), Path(directory))
             print(f"\n{package}:\n", flush=True)
-            text = kernel.run(f"--count {options.count}", options.accelerator)
+            if options.lockdown:
+                text = kernel.run("--commands", options.accelerator, f"lockdown={options.lockdown}")
+            else:
+                text = kernel.run(f"--count {options.count}", options.accelerator)
             print(text, flush=True)
             failed |= FAILED in text
     sys.exit(failed)
@@ -88,11 +94,18 @@ class Kernel:
         (self._image,) = (unpacked / "boot").glob("vmlinuz-*")
         self._modules = {path.name.partition(".")[0]: path for path in unpacked.rglob("*.ko*")}
 
-    def run(self, arguments: str, accelerator: str) -> str:
+    def run(self, arguments: str, accelerator: str, parameters: str = "") -> str:
         """Start a machine and return what it prints; AssertionError if it does not come to its end."""
         disk = self._ram_disk(arguments)
         machine = ["-m", str(MEMORY_MIB), "-smp", "2", "-accel", accelerator, "-cpu", PROCESSOR, "-nographic"]
-        boot = ["-kernel", str(self._image), "-initrd", str(disk), "-append", "console=ttyS0 quiet panic=-1"]
+        boot = [
+            "-kernel",
+            str(self._image),
+            "-initrd",
+            str(disk),
+            "-append",
+            f"console=ttyS0 quiet panic=-1 {parameters}",
+        ]
         command = ["qemu-system-x86_64", *machine, "-no-reboot", "-nic", "none", *boot]
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S, check=False, errors="replace")
         text = done.stdout.replace("\r", "")

@@ -6,12 +6,14 @@ import argparse
 import platform
 import re
 import signal
+import subprocess
+from pathlib import Path
 
 import bed.program
 import bed.sniff
 from bed.namespaces import Namespace, NamespacePair
 from bed.program import Program
-from bed.sniff import Sniff
+from bed.sniff import Sniff, pktproc_command
 from bed.verdict import judge, judge_processes
 from benchmarks.measuring import print_table
 from kernel.ebpf.exact_bed import ExactProgram
@@ -22,6 +24,7 @@ BEGIN, END = "-- begin of the findings --", "-- end of the findings --"
 FAILED = "failed:"
 PORT = 7000
 PATIENCE_S = 240.0
+LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _DROPPED = re.compile(r"(\d+) packets? dropped by kernel")
 
 
@@ -29,6 +32,7 @@ def main() -> None:
     """Print the findings."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--commands", action="store_true")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     bed.program.TIMEOUT = PATIENCE_S
@@ -39,6 +43,9 @@ def main() -> None:
         for finding in examine_hooks():
             print(f"- {finding.what}: {finding.state}, {finding.detail}")
         print()
+        if options.commands:
+            commands()
+            return
         with NamespacePair() as pair:
             rows = [
                 (transport, parallel, *storm(pair.left, pair.right, transport, parallel, options.count))
@@ -49,7 +56,17 @@ def main() -> None:
         print_table(("storm", "at a time", *ends), rows)
     except (AssertionError, EngineError, OSError) as error:
         print(f"{FAILED} {error}")
-    print(END)
+    finally:
+        print(END)
+
+
+def commands() -> None:
+    """Print how a short capture ends with the engine `ebpf`, and with the one that is chosen."""
+    print(f"lockdown: {LOCKDOWN.read_text().strip() if LOCKDOWN.exists() else 'not in this kernel'}\n")
+    for engine in ("ebpf", "auto"):
+        command = pktproc_command("sniff", "-i", "lo", "--engine", engine, "--duration", "1")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        print(f"--engine {engine}: exit code {done.returncode}\n{done.stderr}")
 
 
 def storm(left: Namespace, right: Namespace, transport: str, parallel: int, count: int) -> tuple[int, ...]:
