@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Container, Iterator
 from functools import partial
-from itertools import groupby
+from itertools import compress, groupby
 from typing import cast
 
 from pktproc.attribution.engine import Told, Use, Way
@@ -29,6 +29,8 @@ _WAYS: dict[int, Way] = {
     Kind.COMES_IN: Way.COMES_IN,
     Kind.CLOSED: Way.CLOSED,
 }
+# Of whom a user was told, the end is told; not of what was only bound, or reached and never read.
+_WITH_USERS = frozenset({Kind.SENT, Kind.RECEIVED, Kind.CLOSED})
 
 
 class _Described(dict["bytes | None", "Process | None"]):
@@ -140,7 +142,7 @@ class EbpfEngine(NetlinkEngine):
     def _uses(self, events: Iterator[SocketEvent]) -> Iterator[Use]:
         """Return what events tell that come one after another without any of the life of a process."""
         times, kinds, cookies, previous, ends, facts = zip(*events, strict=True)
-        self._cookies.update(dict.fromkeys(cookies))
+        self._cookies.update(dict.fromkeys(compress(cookies, map(_WITH_USERS.__contains__, kinds))))
         ways, processes = map(_WAYS.__getitem__, kinds), map(self._described.__getitem__, facts)
         return map(_use, zip(times, ways, cookies, ends, processes, previous, strict=True))
 

@@ -7,11 +7,14 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from bed.program import program_environment
+from pktproc.attribution.engine import Use
+from pktproc.kernel import namespaces
 from pktproc.kernel.ebpf.engine import EbpfEngine
 from pktproc.kernel.netlink_engine import NetlinkEngine
 
@@ -66,6 +69,25 @@ def test_the_end_of_a_socket_that_the_programs_told_of_is_not_told_again(engine:
     assert not [one for one in ended.sockets if {one.local_port, one.remote_port} == ports]
     pids = {use.ends.local_port: use.process.pid for use in told.uses if use.process}
     assert {found: pids[found] for found in ports} == dict.fromkeys(ports, os.getpid())
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["listener", "datagrams"])
+def test_the_end_of_a_socket_is_heard_that_was_bound_and_never_used(engine: EbpfEngine, kind: int) -> None:
+    engine.namespaces()
+    engine.sockets(namespaces.current())  # of whose ends is heard from then on
+    with socket.socket(type=kind) as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        if kind == socket.SOCK_STREAM:
+            bound.listen()
+    heard: set[int] = set()
+    told: list[Use] = []
+    deadline = time.monotonic() + 5
+    while port not in heard and time.monotonic() < deadline:
+        heard |= {ended.local_port for ended in engine.ended().sockets}
+        told += engine.told().uses
+    assert port in heard
+    assert [use.process.pid for use in told if use.ends.local_port == port and use.process] == [os.getpid()]
 
 
 LACKS = pytest.mark.parametrize(
