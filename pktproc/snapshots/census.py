@@ -117,13 +117,13 @@ class Census:
         space.ports = None
 
     def hear(self, heard: Heard) -> None:
-        """Take in the end of a socket; of one that no look found it is all that is known."""
+        """Take in the end of a socket; of one that no look found and no witness told of it is all that is known."""
         socket = heard.socket
-        self.uses.told.pop(socket.cookie, None)
+        told = self.uses.ended(socket.cookie)
         space = self._spaces.get(socket.netns)
         if space is None or not socket.local_port:
             return
-        tracked = space.sockets.pop(socket.cookie, socket)
+        tracked = space.sockets.pop(socket.cookie, told or socket)
         space.missed.discard(socket.cookie)
         if isinstance(tracked, TrackedSocket):
             # Where a look has missed it meanwhile, it may have ended before that look, or been passed over by it.

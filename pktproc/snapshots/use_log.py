@@ -117,6 +117,11 @@ class UseLog:
                 self._end_softly(tracked)
                 del self._unshown[cookie]
 
+    def ended(self, cookie: int) -> TrackedSocket | None:
+        """Let go of a socket whose end the kernel told otherwise; return it if it was told of."""
+        self._unshown.pop(cookie, None)
+        return self.told.pop(cookie, None)
+
     def _end_softly(self, tracked: TrackedSocket) -> None:
         """Say that a socket was there when it was last used, and leave open what became of it."""
         if not tracked.socket.inode and not tracked.is_over and tracked.row is not None:

@@ -109,6 +109,31 @@ def test_a_socket_between_two_looks_has_exact_times_and_its_holder(bench: Witnes
     assert bench.asked(ends(), opened - NS_PER_S // 10) is None
 
 
+def test_the_end_of_a_socket_that_only_a_notice_tells_is_that_of_the_socket_that_was_told_of(
+    bench: WitnessedBench,
+) -> None:
+    """As of one that was bound and reached, and never read: the witness knows of nobody who used it."""
+    server = bench.host.start("server")
+    bench.recorder.look()
+    bench.wait(0.3)
+    bound = bench.bind(server)
+    flow = ends(Protocol.UDP, bound.local_port, 9000)
+    bench.happens(Way.BOUND, flow._replace(remote_port=0), bound.cookie, server)
+    reached = bench.happens(Way.ARRIVES, flow, bound.cookie)
+    bench.wait(0.2)
+    bench.wait(0.1)
+    bench.host.close(bound)
+    heard = bench.clock.wall_ns()
+    for _ in range(3):
+        bench.look()
+    bench.end()
+    ((first, last, before),) = bench.rows("SELECT first, last, before FROM socket")
+    assert first == reached <= last < before
+    assert before >= heard
+    ((name, freed),) = bench.rows("SELECT name, holder.before FROM holder JOIN process ON process.id = process")
+    assert (name, freed) == ("server", before)
+
+
 def test_a_look_describes_the_socket_that_was_told_of(bench: WitnessedBench) -> None:
     curl = bench.host.start("curl")
     bench.recorder.look()
