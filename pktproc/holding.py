@@ -33,15 +33,45 @@ class _Known(dict[int, tuple[Holder, ...]]):
         return found
 
 
+class _Finder:
+    """Find the holders of inodes; apart from `Join`, which would be part of a circle, and nobody looks for those."""
+
+    def __init__(self, reader: ProcessReader, descriptors: Descriptors) -> None:
+        self._descriptors = descriptors
+        self._reader = reader
+        self._processes: dict[int, tuple[ProcessId, str] | None] = {}
+
+    def find(self, inode: int) -> tuple[Holder, ...]:
+        """Return who holds an inode, the lowest pid first; nobody for inode 0."""
+        pairs = self._descriptors.of(inode)
+        if not pairs:
+            return ()
+        if len(pairs) == 1:
+            pid, number = pairs[0]
+            process = self.process(pid)
+            return () if process is None else (make_holder((*process, (number,))),)
+        fds: dict[int, list[int]] = {}
+        for pid, number in sorted(pairs):
+            fds.setdefault(pid, []).append(number)
+        return tuple(Holder(*process, tuple(numbers)) for pid, numbers in fds.items() if (process := self.process(pid)))
+
+    def process(self, pid: int) -> tuple[ProcessId, str] | None:
+        """Return a process that has not ended since the look, with its name."""
+        if pid in self._processes:
+            return self._processes[pid]
+        process = ProcessId(pid, self._descriptors.starts[pid])
+        name = self._reader.name(process)
+        found = self._processes[pid] = None if name is None else (process, name)
+        return found
+
+
 class Join:
     """Name the holders of inodes by one look at all descriptors."""
 
     def __init__(self, reader: ProcessReader, descriptors: Descriptors) -> None:
         self.descriptors = descriptors
-        self._starts = descriptors.starts
-        self._reader = reader
-        self._processes: dict[int, tuple[ProcessId, str] | None] = {}
-        self.holders = _Known(self._find).__getitem__
+        self._finder = _Finder(reader, descriptors)
+        self.holders = _Known(self._finder.find).__getitem__
 
     def texts(self, inodes: Sequence[int], label: Label, write: Write) -> list[str]:
         """Return texts for who holds each of many inodes, `nginx[123] fd 3` for those that have a single descriptor.
@@ -49,7 +79,7 @@ class Join:
         `label` writes a process, `write` the holders of all other inodes.
         """
         held = self.descriptors
-        found = {pid: self._process(pid) for pid in self._starts}
+        found = {pid: self._finder.process(pid) for pid in held.starts}
         heads = {pid: f"{label(process[1], pid)} fd " for pid, process in found.items() if process is not None}
         known = {
             inode: f"{heads[pid]}{number}"
@@ -60,31 +90,6 @@ class Join:
             for inode in held.several:
                 known.pop(inode, None)
         return [known.get(inode) or write(self.holders(inode), inode) for inode in inodes]
-
-    def _find(self, inode: int) -> tuple[Holder, ...]:
-        """Return who holds an inode, the lowest pid first; nobody for inode 0."""
-        pairs = self.descriptors.of(inode)
-        if not pairs:
-            return ()
-        if len(pairs) == 1:
-            pid, number = pairs[0]
-            process = self._process(pid)
-            return () if process is None else (make_holder((*process, (number,))),)
-        fds: dict[int, list[int]] = {}
-        for pid, number in sorted(pairs):
-            fds.setdefault(pid, []).append(number)
-        return tuple(
-            Holder(*process, tuple(numbers)) for pid, numbers in fds.items() if (process := self._process(pid))
-        )
-
-    def _process(self, pid: int) -> tuple[ProcessId, str] | None:
-        """Return a process that has not ended since the look, with its name."""
-        if pid in self._processes:
-            return self._processes[pid]
-        process = ProcessId(pid, self._starts[pid])
-        name = self._reader.name(process)
-        found = self._processes[pid] = None if name is None else (process, name)
-        return found
 
 
 def unlisted_row(inode: int, holders: tuple[Holder, ...]) -> Row:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable
 
+from pktproc.cli.garbage import RareLooks
 from pktproc.cli.signals import StopFlag, ended_by_signals
 from pktproc.cli.sockets_options import SocketsOptions
 from pktproc.cli.talk import say
@@ -38,6 +39,7 @@ def run(looker: Looker, witness: SocketWitness | None, options: SocketsOptions) 
         count = events.begin()
         say(f"watching {counted(count, 'socket')}, engine {'netlink' if witness is None else 'ebpf'}")
         took_s = 0.0
+        looks = RareLooks()
         while not stopped.is_set():
             due_s = time.monotonic() + max(_LEAST_INTERVAL_S, took_s * _SHARE)
             while not stopped.is_set() and (left_s := due_s - time.monotonic()) > 0:
@@ -45,6 +47,7 @@ def run(looker: Looker, witness: SocketWitness | None, options: SocketsOptions) 
             began_s = time.monotonic()
             lines.write(events.look())
             took_s = time.monotonic() - began_s
+            looks.look_if_due()
 
 
 class _Lines:

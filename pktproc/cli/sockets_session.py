@@ -39,7 +39,6 @@ def run(options: SocketsOptions) -> None:
     goes_on = options.watch_s is not None or options.events
     with Looker(options.question(), remembered=_remembered(options), keeps=goes_on) as looker:
         if goes_on:
-            gc.enable()
             garbage.look_no_more()
             _go_on(looker, options)
         else:

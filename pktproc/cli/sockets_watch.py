@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from pktproc.cli.garbage import RareLooks
 from pktproc.cli.signals import StopFlag, ended_by_signals
 from pktproc.cli.sockets_options import SocketsOptions
 from pktproc.cli.sockets_session import cgroup_names, ends_of, look_of
@@ -43,6 +44,7 @@ class _Watch:
 
     def __init__(self, looker: Looker, witness: SocketWitness | None, options: SocketsOptions) -> None:
         self.stopped = StopFlag()
+        self._garbage = RareLooks()
         self._looker = looker
         self._witness = witness
         self._options = options
@@ -94,6 +96,7 @@ class _Watch:
     def _look(self) -> None:
         """Look at the sockets of now; show those that just closed once more."""
         self._take_in()
+        self._garbage.look_if_due()
         listing = self._looker.look()
         changes = self._course.take(listing.entries)
         notes = (f"{self._lost} uses of sockets were not told: too many at once",) if self._lost else ()

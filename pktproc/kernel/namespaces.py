@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pktproc.errors import Denied, UsageError
 
@@ -157,18 +158,25 @@ def run_inside(path: Path | None, work: Callable[[], Result]) -> Result:
     thread.start()
     thread.join()
     if failure:
-        raise failure[0]
+        raise failure.pop()  # or list, error and frame would hold each other, and nobody looks for such circles
     return outcome[0]
 
 
-def _enter(path: Path) -> None:
+@functools.cache
+def _setns() -> tuple[Callable[[int, int], int], Callable[[], int]]:
+    """Return setns(2) and what returns its errno; libraries are parts of circles, so one is loaded once."""
     import ctypes  # noqa: PLC0415 - who stays in the own namespace does without
 
-    libc = ctypes.CDLL(None, use_errno=True)
+    setns: Any = ctypes.CDLL(None, use_errno=True).setns
+    return setns, ctypes.get_errno
+
+
+def _enter(path: Path) -> None:
+    setns, errno_of = _setns()
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if libc.setns(descriptor, _CLONE_NEWNET) != 0:
-            code = ctypes.get_errno()
+        if setns(descriptor, _CLONE_NEWNET) != 0:
+            code = errno_of()
             message = (
                 f"cannot enter the network namespace {path}: {os.strerror(code)} (needs CAP_SYS_ADMIN; run as root)"
             )
