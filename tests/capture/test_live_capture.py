@@ -53,8 +53,8 @@ def datagrams(space: Namespace, port: int, count: int) -> None:
 def test_a_wait_ends_when_it_is_interrupted_and_the_next_one_lasts(left: Namespace) -> None:
     with capturing(left) as capture:
         timer = threading.Timer(0.05, capture.interrupt)
-        timer.start()
         begin = time.monotonic()
+        timer.start()
         capture.wait(2000 * TIMEOUT)
         interrupted = time.monotonic()
         timer.join()
