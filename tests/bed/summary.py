@@ -74,11 +74,26 @@ class Summary(Command):
         return Report(json.loads("\n".join(self.stdout.so_far())), talk)
 
 
+SNAPLEN = 128
+FILE_HEADER_BYTES, RECORD_HEADER_BYTES = 24, 16  # of pcap
+
+
 class Tcpdump(Dump):
     """tcpdump with room for all that comes; it keeps heads only, and the lengths of frames."""
 
     def __init__(self, path: Path, on: Namespace, expression: str, *, interface: str | None = None) -> None:
-        super().__init__(path, on, "-B", "131072", "-s", "128", expression, interface=interface)
+        super().__init__(path, on, "-B", "131072", "-s", str(SNAPLEN), expression, interface=interface)
+
+    def wait_for(self, packets: int, frame_bytes: int) -> None:
+        """Wait until it has written so many packets of a length; AssertionError when that takes too long.
+
+        What it has not taken out of its buffer when it is interrupted is not written.
+        """
+        size = FILE_HEADER_BYTES + packets * (RECORD_HEADER_BYTES + min(frame_bytes, SNAPLEN))
+        deadline = time.monotonic() + TIMEOUT
+        while self.path.stat().st_size < size:
+            assert time.monotonic() < deadline, self.describe()
+            time.sleep(0.01)
 
     def stop(self) -> Path:
         """Interrupt tcpdump, wait for its end and return the file; AssertionError if packets were lost."""

@@ -148,7 +148,8 @@ def test_what_comes_before_and_after_an_interval_s_end_is_kept_apart(
         Tcpdump(tmp_path / "a.pcap", left, expression) as dump,
         metered(left, Counting(interval_ns=width_ns), expression) as meter,
     ):
-        flood(sender)
+        (sent,) = flood(sender)
+        dump.wait_for(sent, FRAME_BYTES)
         dump.stop()
     view = meter.view(time.time_ns())
     course = meter.series(view)[next(row.key for row in view.rows if row.process and row.process.pid == sender.pid)]

@@ -7,6 +7,9 @@ import socket
 
 from bed.programs.telling import end, family_of, tell, wait_for_line
 
+SO_RCVBUFFORCE = 33
+RECEIVE_BYTES = 32 << 20  # so that a machine that stands still for a second loses nothing
+
 
 def main() -> None:
     """Serve until killed."""
@@ -22,6 +25,7 @@ def main() -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if options.dual:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BYTES)
     sock.bind((options.address, options.port))
     tell("ready", local=end(sock.getsockname()))
     if options.silent:
