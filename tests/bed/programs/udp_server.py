@@ -8,7 +8,7 @@ import socket
 from bed.programs.telling import end, family_of, tell, wait_for_line
 
 SO_RCVBUFFORCE = 33
-RECEIVE_BYTES = 32 << 20  # so that a machine that stands still for a second loses nothing
+RECEIVE_BYTES = 4 << 20  # so that a machine that stands still for a moment loses nothing
 
 
 def main() -> None:
