@@ -70,7 +70,7 @@ class Scout:
         self._widened_ns = self._widen_ns = -_QUIET_NS
         self._quiet_ns = _QUIET_NS
         packet_filter.attach(self._socket, self._programs[0])
-        listen(self._socket, ifindex, promiscuous=False)
+        listen(self._socket, interface, ifindex, promiscuous=False)
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""

@@ -73,8 +73,12 @@ class Tap:
         self.expression = program if expression else None
         self._program = packet_filter.loopback_once(packet_filter.one_way(program, way))
         self._socket: socket.socket = self._scapy.ins
-        self._reader = self._start(buffer_bytes, timeout_ms)
-        listen(self._socket, self.ifindex, promiscuous=promiscuous)
+        try:
+            self._reader = self._start(buffer_bytes, timeout_ms)
+            listen(self._socket, interface, self.ifindex, promiscuous=promiscuous)
+        except BaseException:
+            self._socket.close()
+            raise
 
     def _start(self, buffer_bytes: int, timeout_ms: int) -> Ring | PlainReader:
         reader: Ring | PlainReader
@@ -187,7 +191,7 @@ def open_socket(interface: str, ifindex: int) -> SuperSocket:
         raise CaptureError(message) from error
 
 
-def listen(target: socket.socket, ifindex: int, *, promiscuous: bool) -> None:
+def listen(target: socket.socket, name: str, ifindex: int, *, promiscuous: bool) -> None:
     """Begin to receive all that passes an interface, or all of them for 0; raise `CaptureError` if it is gone."""
     try:
         if ifindex and promiscuous:
@@ -195,7 +199,7 @@ def listen(target: socket.socket, ifindex: int, *, promiscuous: bool) -> None:
             target.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
         _bind(target, ifindex)
     except OSError as error:
-        message = f"cannot capture: {error.strerror}"
+        message = f"cannot capture on {name}: {error.strerror}"
         raise CaptureError(message) from error
 
 

@@ -130,7 +130,7 @@ def test_packets_one_by_one_have_the_columns_of_the_ring(left: Namespace, right:
     path = namespaces.named(right.name)
     ifindex = namespaces.run_inside(path, lambda: if_nametoindex(right.interface))
     scapy_socket = namespaces.run_inside(path, lambda: open_socket(right.interface, ifindex))
-    listen(scapy_socket.ins, ifindex, promiscuous=True)
+    listen(scapy_socket.ins, right.interface, ifindex, promiscuous=True)
     reader = PlainReader(scapy_socket.ins, 1 << 20, lambda: {right.interface: ifindex})
     try:
         with capturing(right) as capture, sender(left) as send:
