@@ -112,6 +112,7 @@ class EbpfEngine(NetlinkEngine):
         if lost:
             self._lost += lost
             self._programs.start_anew()
+            self._cookies.clear()  # whose ends are not told either until they are told of anew
         return Told(uses, exits, lost)
 
     def _held(self) -> dict[int, tuple[ProcessId, ...]] | None:

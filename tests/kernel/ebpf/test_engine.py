@@ -13,9 +13,10 @@ from collections.abc import Iterator
 import pytest
 
 from bed.program import program_environment
-from pktproc.attribution.engine import Use
+from pktproc.attribution.engine import Use, Way
 from pktproc.kernel import namespaces
 from pktproc.kernel.ebpf.engine import EbpfEngine
+from pktproc.kernel.ebpf.programs import MOST_EVENTS
 from pktproc.kernel.netlink_engine import NetlinkEngine
 
 
@@ -88,6 +89,27 @@ def test_the_end_of_a_socket_is_heard_that_was_bound_and_never_used(engine: Ebpf
         told += engine.told().uses
     assert port in heard
     assert [use.process.pid for use in told if use.ends.local_port == port and use.process] == [os.getpid()]
+
+
+def test_after_a_loss_the_end_of_a_socket_is_heard_that_was_told_of_before(engine: EbpfEngine) -> None:
+    engine.namespaces()
+    engine.sockets(namespaces.current())
+    with socket.socket(type=socket.SOCK_DGRAM) as sink, socket.socket(type=socket.SOCK_DGRAM) as used:
+        sink.bind(("127.0.0.1", 0))
+        used.sendto(b"x", sink.getsockname())
+        port = used.getsockname()[1]
+        assert [use.way for use in engine.told().uses if use.ends.local_port == port] == [Way.SENT]
+        for _ in range(MOST_EVENTS + 1):
+            with socket.socket(type=socket.SOCK_DGRAM) as one:
+                one.bind(("127.0.0.1", 0))
+        assert engine.told().lost > 0
+        engine.ended()
+    heard: set[int] = set()
+    deadline = time.monotonic() + 5
+    while port not in heard and time.monotonic() < deadline:
+        heard |= {ended.local_port for ended in engine.ended().sockets}
+        assert not any(use.ends.local_port == port for use in engine.told().uses)
+    assert port in heard
 
 
 LACKS = pytest.mark.parametrize(
