@@ -124,7 +124,7 @@ def test_a_filter_decides_before_anything_is_counted(left: Namespace, right: Nam
 def test_a_way_is_kept_to(left: Namespace, right: Namespace, way: str) -> None:
     """The server sends all back, so there is as much of either way, at a rate that it keeps up with."""
     with (
-        Program("udp_server", right.v4, PORT, namespace=right).ready() as server,
+        Program("udp_server", right.v4, PORT, "--roomy", namespace=right).ready() as server,
         flooder(left, right, "--bytes", 101, "--rate", 8_000, "--count", 12_000) as sender,
         metered(left, Counting(), f"udp port {PORT}", way=way) as meter,
     ):

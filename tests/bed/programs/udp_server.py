@@ -8,7 +8,7 @@ import socket
 from bed.programs.telling import end, family_of, tell, wait_for_line
 
 SO_RCVBUFFORCE = 33
-RECEIVE_BYTES = 4 << 20  # so that a machine that stands still for a moment loses nothing
+RECEIVE_BYTES = 32 << 20
 
 
 def main() -> None:
@@ -19,13 +19,15 @@ def main() -> None:
     parser.add_argument("--reuseport", action="store_true")
     parser.add_argument("--dual", action="store_true", help="take IPv4 on an IPv6 socket")
     parser.add_argument("--silent", action="store_true", help="bind and never read")
+    parser.add_argument("--roomy", action="store_true", help="lose nothing while the machine stands still for a moment")
     options = parser.parse_args()
     sock = socket.socket(family_of(options.address), socket.SOCK_DGRAM)
     if options.reuseport:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if options.dual:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BYTES)
+    if options.roomy:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BYTES)
     sock.bind((options.address, options.port))
     tell("ready", local=end(sock.getsockname()))
     if options.silent:
