@@ -31,6 +31,7 @@ _DRAIN_S = 0.2
 _PARTS = 10
 _LONG_S = 86_400
 _STARTING_S = 1.0
+_SETTLING_S = 0.2  # what is left of loading and unloading, which takes the other processor, is over by then
 _MB = 1e6
 Measure = Callable[[float], tuple[float, ...]]
 
@@ -210,6 +211,7 @@ def turn(measure: Measure, seconds: float, number: int) -> list[tuple[float, ...
     for step in range(len(SIDES)):
         side = (number + step) % len(SIDES)
         with SIDES[side]():
+            time.sleep(_SETTLING_S)
             found[side] = measure(seconds)
     return [found[side] for side in range(len(SIDES))]
 

@@ -21,6 +21,7 @@ from pktproc.kernel.probe import effective_capabilities
 _NAMES = ("libbpf.so.1", "libbpf.so.0")
 _STRICT_ALL = 0xFFFFFFFF  # libbpf_legacy.h; makes libbpf 0 report errors as libbpf 1 does
 _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39  # linux/capability.h
+_LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _BTF_KIND_TYPEDEF = 8
 _LIBBPF_DEBUG = 2  # libbpf.h, enum libbpf_print_level
 _LOG_LINE_BYTES = 4096
@@ -229,11 +230,23 @@ def _lacks_privileges() -> bool:
     return not (held >> _CAP_SYS_ADMIN & 1 or (held >> _CAP_BPF & 1 and held >> _CAP_PERFMON & 1))
 
 
-def failure(what: str, code: int) -> EngineError:
-    """Return the error for what the kernel or libbpf refused with an errno."""
+def _is_locked_down(lockdown: Path) -> bool:
+    """Say whether the kernel keeps what is in its memory from programs, too (kernel_lockdown(7))."""
+    try:
+        return "[confidentiality]" in lockdown.read_text(encoding="ascii")
+    except OSError:  # not mounted, or a kernel without it
+        return False
+
+
+def failure(what: str, code: int, lockdown: Path = _LOCKDOWN) -> EngineError:
+    """Return the error for what the kernel or libbpf refused with an errno; `lockdown` is where it tells its mode."""
     text = f"eBPF: {what}: {os.strerror(code) if code else 'refused'}"
     if code == errno.EPERM or (code == errno.EACCES and _lacks_privileges()):
         return Denied(f"{text}: run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")
+    if code in (errno.EACCES, errno.EINVAL) and _is_locked_down(lockdown):
+        return Unsupported(
+            f"{text}: the kernel is locked down (confidentiality): boot it with lockdown=integrity or none"
+        )
     if code in (errno.EACCES, errno.ENOENT, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ESRCH):
         return Unsupported(f"{text}: use a kernel with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF")
     return EngineError(text)

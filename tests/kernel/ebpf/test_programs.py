@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -235,3 +236,21 @@ def test_the_program_that_the_kernel_refuses_is_found_however_much_libbpf_says_b
         with pytest.raises(EngineError):
             loaded.load()
         assert log.refused() == ["bad"]
+
+
+@pytest.mark.parametrize(
+    ("told", "cure"),
+    [
+        ("none integrity [confidentiality]", "lockdown=integrity"),
+        ("none [integrity] confidentiality", "CONFIG_BPF_SYSCALL"),
+        (None, "CONFIG_BPF_SYSCALL"),
+    ],
+)
+def test_a_kernel_that_is_locked_down_is_said_to_be(tmp_path: Path, told: str | None, cure: str) -> None:
+    """Linux 6.12 with lockdown=confidentiality refuses the programs with EINVAL."""
+    mode = tmp_path / "lockdown"
+    if told is not None:
+        mode.write_text(f"{told}\n")
+    error = libbpf.failure("load", errno.EINVAL, mode)
+    assert isinstance(error, Unsupported)
+    assert cure in str(error)
