@@ -13,8 +13,8 @@ from rich.text import Text
 
 from pktproc.cli.garbage import RareLooks
 from pktproc.cli.signals import StopFlag, ended_by_signals
+from pktproc.cli.sockets_looks import cgroup_names, ends_of, look_of
 from pktproc.cli.sockets_options import SocketsOptions
-from pktproc.cli.sockets_session import cgroup_names, ends_of, look_of
 from pktproc.cli.talk import say
 from pktproc.inventory.changes import Changes, Course
 from pktproc.inventory.rows import Entry, Key, Listing
