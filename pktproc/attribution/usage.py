@@ -6,18 +6,17 @@ All times are of the monotonic clock. A socket is known by its cookie, a flow by
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from pktproc.attribution.engine import Ends, Query, Use, Way, Witness, asked_ends
 from pktproc.attribution.turns import GRACE_NS, NOBODY, Period, UsedSocket, User, users_in
 from pktproc.attribution.used_flow import REQUEST, UsedFlow
 from pktproc.model import DATAGRAM, Attribution, Match, Process, ProcessId, Protocol, Reason
 
-# Bounds: a socket and its flow cost about 1 kB, so these stay below 100 MB. In a storm they have to last for as long as
-# packets may lie in the ring.
-MAX_SOCKETS = 1 << 16
-MAX_FLOWS = 1 << 16
+# Bounds: a socket and its flow cost about 1 kB, so these stay below 100 MB.
+MAX_SOCKETS = 1 << 15
+MAX_FLOWS = 1 << 15
 MAX_EXITS = 1 << 15
 MAX_ANSWERS = 1 << 12
 # What comes so soon after a datagram socket was closed, and reaches no other, was meant for it.
@@ -59,7 +58,6 @@ class Usage:
         self._flows: OrderedDict[Ends, UsedFlow] = OrderedDict()
         self._exits: OrderedDict[ProcessId, int] = OrderedDict()
         self._accounts: dict[int, Account] = {}
-        self._passing_accounts: dict[int, Account] = {}
         self.lost = 0
 
     def drain(self) -> dict[tuple[int, int], None]:
@@ -130,9 +128,6 @@ class Usage:
             return _SILENT
         self._flows.move_to_end(ends)
         if query.protocol == _TCP:
-            account = self._of_sole_user(flow, period)
-            if account is not None:
-                return account
             account = self._of_connection(query, flow, period)
         elif query.outgoing:
             users = flow.sent.at(period.first_ns) + flow.sent.during(period)
@@ -145,45 +140,7 @@ class Usage:
             if known:
                 self._sockets.move_to_end(cookie)
                 lasting &= known.changed_ns <= period.last_ns
-        return account if lasting else self._passing(account)
-
-    def _passing(self, account: Account) -> Account:
-        """Return an account that does not hold for later packets."""
-        process = account.attribution.process if account.attribution else None
-        known = self._passing_accounts.get(id(process))
-        if known is None or known.attribution is not account.attribution or known.settled != account.settled:
-            if len(self._passing_accounts) >= MAX_ANSWERS:
-                self._passing_accounts.clear()
-            known = self._passing_accounts[id(process)] = account._replace(lasting=False)
-        return known
-
-    def _of_sole_user(self, flow: UsedFlow, period: Period) -> Account | None:
-        """Return what `_of_connection` does where it is plain: the latest socket, which one process alone ever used."""
-        sockets = flow.sockets
-        if flow.arrives or not sockets:
-            return None
-        cookie = next(reversed(sockets))
-        known = self._sockets.get(cookie)
-        if known is None or known.sole is NOBODY:
-            return None
-        if min(known.sole_sends_ns, known.sole_receives_ns) > period.last_ns + GRACE_NS:
-            return None
-        closed_ns = known.closed_ns
-        if len(sockets) > 1 and (
-            sockets[cookie][0] > period.first_ns or (closed_ns is not None and closed_ns < period.first_ns - LATE_NS)
-        ):
-            return None
-        account = self._named((cast("User", known.sole),), period, (cookie,))
-        self._sockets.move_to_end(cookie)
-        return account if self._is_quiet_since(sockets, period.last_ns) else self._passing(account)
-
-    def _is_quiet_since(self, cookies: Iterable[int], time_ns: int) -> bool:
-        """Say whether nothing happened to sockets after a time."""
-        for cookie in cookies:
-            known = self._sockets.get(cookie)
-            if known is not None and known.changed_ns > time_ns:
-                return False
-        return True
+        return account if lasting else Account(account.attribution, account.settled, lasting=False)
 
     def _of_connection(self, query: Query, flow: UsedFlow, period: Period) -> Account:
         cookies = _at_that_time(self._possible(flow.sockets, period), period)
