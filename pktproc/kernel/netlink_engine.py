@@ -145,17 +145,16 @@ class NetlinkEngine:
 
     def ended(self) -> Ended:
         """Return the sockets that ended since the last call, in all namespaces that were asked so far."""
-        ended: list[Socket] = []
-        lost = False
-        for room in self._rooms.values():
-            if room and room.ended:
-                sockets, overrun = room.ended.drain(self._seen_otherwise)
-                ended += sockets
-                lost |= overrun
-        return Ended(ended, lost)
+        heard = [room.ended for room in self._rooms.values() if room and room.ended]
+        received = [(one, *one.receive()) for one in heard]
+        lost = any(overrun for _, _, overrun in received)
+        if not any(notices for _, notices, _ in received):
+            return Ended([], lost)
+        known = self._seen_otherwise()
+        return Ended([socket for one, notices, _ in received for socket in one.sockets_in(notices, known)], lost)
 
     def _seen_otherwise(self) -> Container[int]:
-        """Return the cookies of sockets whose ends need not be told."""
+        """Return the cookies of sockets whose ends need not be told; asked once their notices have been received."""
         return ()
 
     def wait_for_ends(self, timeout_s: float) -> bool:

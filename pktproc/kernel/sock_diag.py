@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from pktproc.errors import Denied, EngineError, Unsupported
 from pktproc.kernel import inet_diag, netlink
@@ -211,24 +211,25 @@ class EndedSockets:
         """Leave the groups."""
         self._socket.close()
 
-    def drain(self, known: Callable[[], Container[int]] = tuple) -> tuple[list[SocketFact], bool]:
-        """Return the sockets that ended since the last call, and whether some notifications were lost.
+    def drain(self) -> tuple[list[SocketFact], bool]:
+        """Return the sockets that ended since the last call, and whether some notifications were lost."""
+        received, lost = self.receive()
+        return self.sockets_in(received), lost
 
-        Sockets are left out whose cookies are `known`, which is asked once all notifications have been received.
-        """
-        received, lost = self._receive()
-        cookies = known()
+    def sockets_in(self, received: Iterable[bytes], known: Container[int] = ()) -> list[SocketFact]:
+        """Return the sockets that notifications are of, without those whose cookies are `known`."""
         ended: list[SocketFact] = []
         for data in received:
             for message in netlink.messages(data):
-                if inet_diag.cookie_in(message.payload) in cookies:
+                if inet_diag.cookie_in(message.payload) in known:
                     continue
                 fact = inet_diag.parse_socket(message.payload, self.netns, Protocol.TCP)
                 if fact is not None:
                     ended.append(fact)
-        return ended, lost
+        return ended
 
-    def _receive(self) -> tuple[list[bytes], bool]:
+    def receive(self) -> tuple[list[bytes], bool]:
+        """Return the notifications since the last call, and whether some were lost."""
         received: list[bytes] = []
         lost = False
         while True:
