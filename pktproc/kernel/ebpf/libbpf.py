@@ -244,9 +244,7 @@ def failure(what: str, code: int, lockdown: Path = _LOCKDOWN) -> EngineError:
     if code == errno.EPERM or (code == errno.EACCES and _lacks_privileges()):
         return Denied(f"{text}: run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")
     if code in (errno.EACCES, errno.EINVAL) and _is_locked_down(lockdown):
-        return Unsupported(
-            f"{text}: the kernel is locked down (confidentiality): boot it with lockdown=integrity or none"
-        )
+        return Unsupported(f"{text}: kernel lockdown is at confidentiality: boot with lockdown=integrity or less")
     if code in (errno.EACCES, errno.ENOENT, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ESRCH):
         return Unsupported(f"{text}: use a kernel with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF")
     return EngineError(text)
