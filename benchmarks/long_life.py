@@ -10,6 +10,7 @@ import json
 import re
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 from bed.namespaces import NamespacePair
@@ -43,9 +44,12 @@ def main() -> None:
             usage = run.reap()
     rows = json.loads("\n".join(run.stdout.so_far()))
     talk = "\n".join(run.stderr.so_far())
-    packets = sum(row["sent_packets"] for row in rows)
-    named = sum(row["sent_packets"] for row in rows if row.get("process", {}).get("pid") == program.pid)
-    print(f"\n{packets} packets counted of {2 * options.connections}, {named} of them to the right process")
+    packets: Counter[str] = Counter()
+    for row in rows:
+        pid = row.get("process", {}).get("pid")
+        packets["unknown" if pid is None else "right" if pid == program.pid else "wrong"] += row["sent_packets"]
+    counts = ", ".join(f"{packets[verdict]} {verdict}" for verdict in ("right", "unknown", "wrong"))
+    print(f"\n{packets.total()} packets counted of {2 * options.connections}: {counts}")
     print(f"CPU s: {usage.cpu_seconds:.0f}\n\n{talk}")
 
 

@@ -41,17 +41,18 @@ class Ends(NamedTuple):
     remote_port: int
 
 
-_ends = partial(tuple.__new__, Ends)  # a third of what the constructor costs
+make_ends = partial(tuple.__new__, Ends)
+"""Make ends of their fields in a tuple, at a third of what the constructor costs."""
 
 
 def ends_of(socket: Socket) -> Ends:
     """Return the ends of a socket."""
-    return _ends(socket[:6])
+    return make_ends(socket[:6])
 
 
 def asked_ends(query: Query) -> Ends:
     """Return what an answer is remembered by, whichever way the packet went."""
-    return _ends(query[:6])
+    return make_ends(query[:6])
 
 
 def both_ways(query: Query) -> tuple[Query, Query]:

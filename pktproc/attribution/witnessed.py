@@ -14,6 +14,9 @@ from pktproc.attribution.turns import Period
 from pktproc.attribution.usage import Usage
 from pktproc.model import Attribution, Reason
 
+_reply = partial(tuple.__new__, Reply)  # a third of what the constructor costs
+_TO_LOOK_UP = Reply(Attribution(reason=Reason.NOT_COVERED, final=False), 0)
+
 
 class Witnessed:
     """Ask a witness first and the `index`, which knows what is older than the witness, for the rest.
@@ -83,7 +86,3 @@ class Witnessed:
         if not settled:
             return Reply(replace(attribution, final=False), 0)
         return Reply(attribution, answer.until_ns)
-
-
-_reply = partial(tuple.__new__, Reply)  # a third of what the constructor costs
-_TO_LOOK_UP = Reply(Attribution(reason=Reason.NOT_COVERED, final=False), 0)

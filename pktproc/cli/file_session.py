@@ -47,7 +47,6 @@ def run(options: FileOptions) -> None:
         _summary(options, offline) as outcome,
     ):
         session = _Session(options, file, outcome)
-        # Flows are made by the thousand and hold no circles: to look for some takes a third of the time.
         garbage.look_no_more()
         with (
             Progress(offline.capture.total_bytes, shown=options.output is not None) as progress,

@@ -99,7 +99,6 @@ def _run_file(options: SummaryOptions, counting: Counting, draw: Draw | None) ->
         skew_ns=round(options.skew_s * _NS_PER_S),
         tolerance_ns=round(options.tolerance_s * _NS_PER_S),
     ) as meter:
-        # Flows are made by the thousand and hold no circles: to look for some takes a third of the time.
         garbage.look_no_more()
         broken: PktprocError | None = None
         total_bytes = meter.offline.capture.total_bytes

@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pktproc.model import Direction, Flow, Interface, PacketType
+from pktproc.model import Direction, Flow, Interface, PacketType, make_flow
 from pktproc.packets.batch import Column, PacketBatch
 from pktproc.packets.columns import Columns
 from pktproc.packets.headers import TCP_ACK, TCP_SYN
@@ -62,9 +62,6 @@ _MULTIPLIERS = random_multipliers()
 MAX_KNOWN = 1 << 16
 """Flows that are remembered; beyond, all are forgotten."""
 _OF_THIS_BLOCK = b""
-
-# What Flow._make does, without its Python code for each flow.
-_FLOW = partial(tuple.__new__, Flow)
 
 _SLOTS_PER_PACKET = 8
 """Hash slots for each packet: at most one flow in 16 has to try a second time."""
@@ -322,4 +319,4 @@ def _flows(keys: Column, interfaces: _Interfaces, interface: Column, quoted: Seq
         map(quoted.__getitem__, keys["quoted"].tolist()),
         strict=True,
     )
-    return list(map(_FLOW, fields))
+    return list(map(make_flow, fields))

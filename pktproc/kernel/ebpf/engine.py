@@ -29,6 +29,7 @@ _WAYS: dict[int, Way] = {
     Kind.COMES_IN: Way.COMES_IN,
     Kind.CLOSED: Way.CLOSED,
 }
+_use = partial(tuple.__new__, Use)  # a third of what the constructor costs
 # Of whom a user was told, the end is told; not of what was only bound, or reached and never read.
 _WITH_USERS = frozenset({Kind.SENT, Kind.RECEIVED, Kind.CLOSED})
 
@@ -45,9 +46,6 @@ class _Described(dict["bytes | None", "Process | None"]):
         facts = process_facts(data) if data else None
         described = self[data] = None if facts is None or facts.kernel else self._lives.describe(facts)
         return described
-
-
-_use = partial(tuple.__new__, Use)  # a third of what the constructor costs
 
 
 class EbpfEngine(NetlinkEngine):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pktproc.attribution.engine import Ends
+from pktproc.attribution.engine import Ends, make_ends
 from pktproc.packets.batch import Column
 
 COMM_BYTES = 16
@@ -157,7 +157,7 @@ def _socket_events(rows: Rows) -> Iterator[SocketEvent]:
     facts = np.ascontiguousarray(process).view(f"V{PROCESS.itemsize}").tolist()
     processes = [data if named else None for data, named in zip(facts, rows["named"].tolist(), strict=True)]
     columns = [rows[name].tolist() for name in ("time_ns", "kind", "cookie", "previous_ns")]
-    return map(_socket_event, zip(*columns, map(_ends, zip(*fields, strict=True)), processes, strict=True))
+    return map(_socket_event, zip(*columns, map(make_ends, zip(*fields, strict=True)), processes, strict=True))
 
 
 def _process_events(rows: Rows, executions: Iterator[Any]) -> Iterator[ProcessEvent]:
@@ -172,6 +172,5 @@ def _process_events(rows: Rows, executions: Iterator[Any]) -> Iterator[ProcessEv
         yield ProcessEvent(time_ns, kind, _facts(process), path.partition(b"\0")[0], given, argument_bytes)
 
 
-_ends = partial(tuple.__new__, Ends)  # a third of what the constructors cost
-_socket_event = partial(tuple.__new__, SocketEvent)
+_socket_event = partial(tuple.__new__, SocketEvent)  # a third of what the constructor costs
 _NO_EVENT = ProcessEvent(0, 0, ProcessFacts(0, 0, 0, 0, 0, 0, b""))
