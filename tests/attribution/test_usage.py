@@ -123,6 +123,40 @@ def test_a_socket_that_is_handed_on_is_its_new_users_from_then_on(host: Host) ->
     assert named(host.ask(200.5, outgoing=False)) == (Match.EXACT, (B,))
 
 
+def test_who_alone_sent_goes_on_to_when_another_begins_to_receive(host: Host) -> None:
+    host.happens(10, Way.RECEIVED, A)
+    host.happens(20, Way.SENT, A)
+    host.happens(200, Way.RECEIVED, B, previous_ms=30)
+    assert named(host.ask(210)) == (Match.EXACT, (A,))
+    assert named(host.ask(210, outgoing=False)) == (Match.EXACT, (B,))
+
+
+def test_who_alone_received_may_go_on_to_when_another_begins_to_send(host: Host) -> None:
+    host.happens(10, Way.SENT, A)
+    host.happens(20, Way.RECEIVED, A)
+    host.happens(200, Way.SENT, B)
+    assert named(host.ask(210)) == (Match.EXACT, (B,))
+    assert named(host.ask(210, outgoing=False)) == (Match.SHARED, (A, B))
+
+
+@pytest.mark.parametrize("receives", [False, True])
+def test_each_of_three_users_has_a_turn(host: Host, *, receives: bool) -> None:
+    third = process(30)
+    for time_ms, who in ((100, A), (200, B), (300, third)):
+        host.happens(time_ms, Way.SENT, who)
+        if receives:
+            host.happens(time_ms + 1, Way.RECEIVED, who, previous_ms=time_ms - 50)
+    for time_ms, who in ((110, A), (210, B), (310, third)):
+        assert named(host.ask(time_ms)) == (Match.EXACT, (who,))
+        assert named(host.ask(time_ms, outgoing=False)) == (Match.EXACT, (who,))
+
+
+def test_what_came_in_while_somebody_untold_received_is_not_the_next_reader_s(host: Host) -> None:
+    host.happens(200, Way.RECEIVED, B, previous_ms=11)
+    assert host.ask(10, outgoing=False).attribution is None
+    assert named(host.ask(12, outgoing=False)) == (Match.EXACT, (B,))
+
+
 def test_packets_of_two_senders_in_one_block_are_shared(host: Host) -> None:
     host.happens(10, Way.SENT, A)
     host.happens(12, Way.SENT, B)

@@ -82,9 +82,8 @@ def test_who_uses_a_socket_is_named_and_not_who_made_it(left: Namespace, right: 
             ways = ("--send", send, "--receive", possible, "--protocol", {"tcp": 6, "udp": 17}[transport])
             client = opened.enter_context(ExactProgram("ways", theirs, PORT, *ways, namespace=left)).ready()
             port = client.expect("ready")[0]["local"][1]
-            if (
-                transport == "tcp"
-            ):  # a block of packets has one answer for a flow; let the handshake be in an earlier one
+            if transport == "tcp":
+                # A block of packets has one answer for a flow; let the handshake be in an earlier one.
                 near.wait_for(sends(transport, ours, port))
             client.say()
             users[port] = client.expect("used")[0]["child"]

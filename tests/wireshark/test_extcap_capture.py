@@ -94,7 +94,11 @@ def test_tshark_captures_with_names(home: Path, talk: Talk, tmp_path: Path) -> N
     command = ["tshark", "-q", "-i", "pktproc-lo", "-f", f"udp port {PORT}", "-c", "20", "-w", str(path)]
     with Command(command, talk.namespace, environment(home)) as shark:
         assert shark.finish() == 0, shark.describe()
-    pattern = rf'pktproc src\.pid={talk.talker} src\.name=talker .*dst\.pid={talk.listener} dst\.name="the listener" .*'
+    pattern = (
+        rf"pktproc src\.pid={talk.talker} src\.name=talker src\.match=(exact|bound) "
+        rf'dst\.pid={talk.listener} dst\.name="the listener" dst\.match=(exact|bound) '
+        r"(by=(ebpf|netlink)|src\.by=ebpf dst\.by=netlink)"
+    )
     comments = [told["frame.comment"] for told in fields(home, path, "frame.comment", lua=None)]
     assert len(comments) == 20
     assert all(len(one) == 1 and re.fullmatch(pattern, one[0]) for one in comments)
