@@ -60,7 +60,8 @@ def compile_filter(expression: str, interface: str, snaplen: int) -> tuple[Instr
         program = handle.compile(expression, True, cypcap.NETMASK_UNKNOWN)
         cooked = int(handle.datalink()) == _LINKTYPE_LINUX_SLL
     except cypcap.Error as error:
-        message = f"bad filter {expression!r}: {error.args[1] if len(error.args) > 1 else error}"
+        told = error.args[1] if len(error.args) > 1 else error
+        message = f"bad filter {expression!r}: {told}; pcap-filter(7) has the syntax"
         raise UsageError(message) from error
     except UnicodeError as error:
         message = f"bad filter {expression!r}: not UTF-8"

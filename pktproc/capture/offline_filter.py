@@ -50,7 +50,7 @@ class OfflineFilter:
                 self._programs[linktype] = _empty_file(linktype).compile(self._expression, True, cypcap.NETMASK_UNKNOWN)
             except cypcap.Error as error:
                 reason = error.args[1] if len(error.args) > 1 else error
-                message = f"bad filter {self._expression!r}: {reason}"
+                message = f"bad filter {self._expression!r}: {reason}; pcap-filter(7) has the syntax"
                 raise UsageError(message) from error
             except UnicodeError as error:
                 message = f"bad filter {self._expression!r}: not UTF-8"
