@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import compress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pktproc.errors import Denied, EngineError
@@ -19,6 +18,7 @@ from pktproc.kernel import namespaces
 from pktproc.kernel.descriptor_table import Descriptors
 from pktproc.kernel.descriptors import DescriptorSource
 from pktproc.kernel.inet_table import Fields
+from pktproc.kernel.namespaces import Namespace
 from pktproc.kernel.processes import ProcessReader
 from pktproc.kernel.tables import TABLES, Extent, Tables
 from pktproc.model import Process, ProcessId
@@ -136,16 +136,25 @@ class Looker:
         wanted = self._wanted_spaces(own)
         for netns in self._tables.keys() - wanted.keys():
             self._tables.pop(netns).close()
-        for netns, path in sorted(wanted.items(), key=lambda item: (item[0] != own, item[0])):
-            if netns not in self._tables:
-                try:
-                    self._tables[netns] = Tables(netns, path)
-                except (Denied, OSError) as error:
-                    if self._names:
-                        raise
-                    self._notes[f"not all namespaces can be looked at: {error}"] = None
-                    continue
-            yield self._tables[netns]
+        for netns, space in sorted(wanted.items(), key=lambda item: (item[0] != own, item[0])):
+            if netns in self._tables or self._enter(netns, space):
+                yield self._tables[netns]
+
+    def _enter(self, netns: int, space: Namespace | None) -> bool:
+        """Open the tables of a namespace, None for the own one; say whether it is there still and lets us in."""
+        try:
+            if space is None:
+                opened: Tables | None = Tables(netns, None)
+            else:
+                opened = namespaces.reach(space, lambda path: Tables(netns, path), namespaces.discover)
+        except (Denied, OSError) as error:
+            if self._names:
+                raise
+            self._notes[f"not all namespaces can be looked at: {error}"] = None
+            return False
+        if opened is not None:
+            self._tables[netns] = opened
+        return opened is not None
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -156,14 +165,15 @@ class Looker:
         chosen = self.question.netns
         return ALL_NAMESPACES in chosen or (not chosen and self.question.processes is not None)
 
-    def _wanted_spaces(self, own: int) -> dict[int, Path | None]:
+    def _wanted_spaces(self, own: int) -> dict[int, Namespace | None]:
         question = self.question
-        wanted: dict[int, Path | None] = {}
+        wanted: dict[int, Namespace | None] = {}
         if self._wants_all:
-            wanted = {netns: space.path for netns, space in namespaces.discover().items()}
+            wanted |= namespaces.discover()
         for name in self._names:
             path = namespaces.named(name)
-            wanted[namespaces.inode(path)] = path
+            netns = namespaces.inode(path)
+            wanted[netns] = Namespace(netns, path, None)
         if not question.netns or own in wanted:
             wanted[own] = None
         return wanted

@@ -62,7 +62,7 @@ class LiveCapture:
 
     def __init__(self, options: CaptureOptions) -> None:
         # Held open, since a name can be removed while the namespace lives on.
-        self._held = [os.open(namespaces.named(name), os.O_RDONLY | os.O_CLOEXEC) for name in options.netns]
+        self._held = [namespaces.hold(namespaces.named(name)) for name in options.netns]
         spaces: list[Path | None] = [Path(f"/proc/self/fd/{held}") for held in self._held] or [None]
         self.taps: list[Tap] = []
         self.handed_over_ns = 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,6 +17,7 @@ from pktproc.errors import Denied, UsageError
 Result = TypeVar("Result")
 
 _CLONE_NEWNET = 0x40000000
+_NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 # ip-netns(8) and Docker bind-mount namespaces here, so that they outlive their processes.
 NAMED_FOLDERS = (Path("/run/netns"), Path("/run/docker/netns"))
 
@@ -27,21 +30,47 @@ def current() -> int:
 def named(name: str) -> Path:
     """Return the path of the namespace that `name` means: as in ip-netns(8), a path, or a pid.
 
-    Raise `UsageError` if there is none.
+    Raise `UsageError` if there is none, OSError if it may not be looked at.
     """
     candidates = [Path(name)] if "/" in name else [folder / name for folder in NAMED_FOLDERS]
     if name.isdecimal():
         candidates.append(Path(f"/proc/{name}/ns/net"))
-    for path in candidates:
-        if path.exists():
+    there = [path for path in candidates if path.exists()]
+    for path in there:
+        with contextlib.suppress(FileNotFoundError):
+            os.close(hold(path))
             return path
-    message = f"no network namespace {name!r}: `ip netns list` shows the names, a pid or a path does as well"
-    raise UsageError(message)
+    if not there:
+        problem, cure = (
+            f"no network namespace {name!r}",
+            "`ip netns list` shows the names, a pid or a path does as well",
+        )
+    elif there[0].parent in NAMED_FOLDERS:
+        problem, cure = f"only the name {name!r} of a network namespace is left", f"`ip netns delete {name}` removes it"
+    else:
+        problem, cure = f"{name!r} is no network namespace", "give a name of `ip netns list`, a pid or a path"
+    raise UsageError(f"{problem}: {cure}")
 
 
 def inode(path: Path) -> int:
-    """Return the inode number of the namespace at `path`."""
-    return path.stat().st_ino
+    """Return the inode number of the namespace at `path`; raise OSError if there is none.
+
+    A name leads to a plain file before its namespace is bound to it, and again before it is removed (ip-netns(8)).
+    """
+    found = path.stat()
+    if found.st_dev != _device():
+        raise _gone(path)
+    return found.st_ino
+
+
+@functools.cache
+def _device() -> int:
+    """Return the device number that all namespaces share (nsfs, fs/nsfs.c)."""
+    return Path("/proc/self/ns/net").stat().st_dev
+
+
+def _gone(path: Path) -> OSError:
+    return FileNotFoundError(errno.ENOENT, "no such network namespace, or no longer", str(path))
 
 
 def number(link: str | Path) -> int:
@@ -136,11 +165,46 @@ def _named_paths() -> Iterator[Path]:
             continue
 
 
-def run_inside(path: Path | None, work: Callable[[], Result]) -> Result:
+def hold(path: Path, netns: int | None = None) -> int:
+    """Return a descriptor of the network namespace at `path`, which outlives the name and the process it was found by.
+
+    Raise OSError if there is none, or another than `netns`: a pid can be used again, and a process can move.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # or a FIFO would wait for its writer
+    if _is_network(descriptor) and netns in (None, os.fstat(descriptor).st_ino):
+        return descriptor
+    os.close(descriptor)
+    raise _gone(path)
+
+
+def _is_network(descriptor: int) -> bool:
+    """Say whether a descriptor is of a network namespace, rather than of a file or of another kind of namespace."""
+    try:
+        return fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET
+    except OSError:
+        return False
+
+
+def reach(
+    space: Namespace, work: Callable[[Path], Result], discover: Callable[[], Mapping[int, Namespace]]
+) -> Result | None:
+    """Return what `work` makes of the way into a namespace that was discovered, None if the namespace is gone.
+
+    Where the process that stood for it ended or moved, the way is by what `discover` finds now. Raise what `work` does.
+    """
+    try:
+        return work(space.path)
+    except OSError:
+        now = discover().get(space.inode)
+        return None if now is None else work(now.path)
+
+
+def run_inside(path: Path | None, work: Callable[[], Result], netns: int | None = None) -> Result:
     """Run `work` in the network namespace at `path` (None for the current one) and return its result.
 
     A thread of its own enters the namespace, so that no failure can leave the caller in the wrong one. Sockets made by
-    `work` stay in that namespace. Raise `Denied` if the kernel refuses, and whatever `work` raises.
+    `work` stay in that namespace. Raise `Denied` if the kernel refuses, OSError if there is none at `path`, or another
+    than `netns`, and whatever `work` raises.
     """
     if path is None:
         return work()
@@ -149,7 +213,7 @@ def run_inside(path: Path | None, work: Callable[[], Result]) -> Result:
 
     def body() -> None:
         try:
-            _enter(path)
+            _enter(path, netns)
             outcome.append(work())
         except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
             failure.append(error)
@@ -171,15 +235,12 @@ def _setns() -> tuple[Callable[[int, int], int], Callable[[], int]]:
     return setns, ctypes.get_errno
 
 
-def _enter(path: Path) -> None:
+def _enter(path: Path, netns: int | None) -> None:
     setns, errno_of = _setns()
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = hold(path, netns)
     try:
         if setns(descriptor, _CLONE_NEWNET) != 0:
-            code = errno_of()
-            message = (
-                f"cannot enter the network namespace {path}: {os.strerror(code)} (needs CAP_SYS_ADMIN; run as root)"
-            )
-            raise Denied(message)
+            reason = os.strerror(errno_of())
+            raise Denied(f"cannot enter the network namespace {path}: {reason} (needs CAP_SYS_ADMIN; run as root)")
     finally:
         os.close(descriptor)

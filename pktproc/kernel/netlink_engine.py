@@ -178,19 +178,30 @@ class NetlinkEngine:
         return self._floor.recheck(held)
 
     def _room(self, netns: int) -> _Room | None:
-        if netns not in self._rooms:
-            space = self._spaces.get(netns)
-            if space is None:
-                return None
-            try:
-                room = namespaces.run_inside(space.path, lambda: _Room(netns, hears=self._hears))
-                self._rooms[netns] = room
-                if room.deaf:
-                    self._limit(room.deaf)
-            except (Denied, OSError) as error:
-                self._rooms[netns] = None
-                self._limit(str(error))
-        return self._rooms[netns]
+        if netns not in self._rooms and netns in self._spaces:
+            self._enter(netns)
+        return self._rooms.get(netns)
+
+    def _enter(self, netns: int) -> None:
+        """Make the room in a namespace: None where it may not be entered, nothing where it is gone."""
+
+        def made(path: Path) -> _Room:
+            return namespaces.run_inside(path, lambda: _Room(netns, hears=self._hears), netns)
+
+        try:
+            room = namespaces.reach(self._spaces[netns], made, self._discovered)
+        except (Denied, OSError) as error:
+            self._rooms[netns] = None
+            self._limit(str(error))
+            return
+        if room is not None:
+            self._rooms[netns] = room
+            if room.deaf:
+                self._limit(room.deaf)
+
+    def _discovered(self) -> dict[int, Namespace]:
+        self._spaces = self._floor.discover()
+        return self._spaces
 
     def _limit(self, message: str) -> None:
         if message not in self.limits:

@@ -134,7 +134,7 @@ class ProcfsEngine:
         if space.pid is not None:
             return work(self._proc / str(space.pid) / "net")
         try:
-            return namespaces.run_inside(space.path, lambda: work(Path("/proc/thread-self/net")))
+            return namespaces.run_inside(space.path, lambda: work(Path("/proc/thread-self/net")), netns)
         except (Denied, OSError):
             return otherwise
 

@@ -59,9 +59,9 @@ class Tables:
         self.netns = netns
         self.missing: dict[str, str] = {}
         with ExitStack() as opened:
-            self._diag = namespaces.run_inside(path, lambda: DumpSocket(netns))
+            self._path = None if path is None else _held(path, netns, opened)
+            self._diag = namespaces.run_inside(self._path, lambda: DumpSocket(netns))
             opened.callback(self._diag.close)
-            self._path = None if path is None else _held(path, opened)
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -168,8 +168,8 @@ class Tables:
         )
 
 
-def _held(path: Path, opened: ExitStack) -> Path:
+def _held(path: Path, netns: int, opened: ExitStack) -> Path:
     """Return a path of a namespace that stays good when what it was found by is gone, as a process or a name can be."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = namespaces.hold(path, netns)
     opened.callback(os.close, descriptor)
     return Path(f"/proc/self/fd/{descriptor}")
