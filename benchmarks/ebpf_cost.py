@@ -3,7 +3,8 @@
 What makes connections or traffic runs all the time, on loopback of a namespace of its own, and is measured in short
 turns: twice without the programs (`again` shows what is chance), with them, and with all that are attached while
 something is captured or recorded, though nothing is. Figures are medians, changes are medians of those within a turn,
-with their standard error.
+with their standard error. Sides follow one another in all orders, and what moves traffic is started anew now and then,
+so that neither what loading leaves behind nor where a process happens to lie in memory counts for one side.
 CPU time of connections and datagrams is that of the quickest tenth of a turn, that of iperf3 is of both its processes,
 with the softirqs in it. What iperf3 moves, and for how much, swings with what its processes meet in the caches.
 """
@@ -11,6 +12,7 @@ with the softirqs in it. What iperf3 moves, and for how much, swings with what i
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import socket
 import statistics
@@ -32,15 +34,17 @@ _PARTS = 10
 _LONG_S = 86_400
 _STARTING_S = 1.0
 _SETTLING_S = 0.2  # what is left of loading and unloading, which takes the other processor, is over by then
+_TURNS_OF_ONE = 12  # of what is measured, before it is started anew
 _MB = 1e6
 Measure = Callable[[float], tuple[float, ...]]
+Sides = list[tuple[float, ...]]
 
 
 @contextmanager
-def loaded(*, attend: bool = False) -> Iterator[None]:
+def loaded(*, packets: bool = False) -> Iterator[None]:
     """Load the programs and read what they tell, as pktproc does while there are no packets.
 
-    With `attend` also those are attached that are for packets that are captured.
+    With `packets` those are attached that are for packets that are captured or recorded, otherwise for sockets alone.
     """
     stop = threading.Event()
 
@@ -50,8 +54,10 @@ def loaded(*, attend: bool = False) -> Iterator[None]:
                 pass
 
     with Programs() as programs:
-        if attend:
-            programs.attend()
+        if packets:
+            programs.attend_packets()
+        else:
+            programs.attend_sockets()
         reader = threading.Thread(target=drain, args=(programs,))
         reader.start()
         try:
@@ -65,8 +71,9 @@ SIDES: tuple[Callable[[], AbstractContextManager[None]], ...] = (
     nullcontext,
     nullcontext,
     loaded,
-    partial(loaded, attend=True),
+    partial(loaded, packets=True),
 )
+ORDERS = tuple(itertools.permutations(range(len(SIDES))))
 
 
 @contextmanager
@@ -198,18 +205,20 @@ def main() -> None:
     rows = []
     for what in options.what or MEASURED:
         names, run = MEASURED[what]
-        with run() as measure:
-            turns = [turn(measure, options.seconds, number) for number in range(options.turns)]
+        turns: list[Sides] = []
+        while len(turns) < options.turns:
+            with run() as measure:
+                several = range(len(turns), min(len(turns) + _TURNS_OF_ONE, options.turns))
+                turns += [turn(measure, options.seconds, number) for number in several]
         for position, name in enumerate(names):
             rows.append(row(name, [tuple(side[position] for side in sides) for sides in turns]))
     print_table(("", "without", "again", "with", "change", "with all", "change"), rows)
 
 
-def turn(measure: Measure, seconds: float, number: int) -> list[tuple[float, ...]]:
-    """Measure all sides, each turn beginning with another; return them in their order."""
+def turn(measure: Measure, seconds: float, number: int) -> Sides:
+    """Measure all sides, each turn in another order; return them in their own."""
     found: dict[int, tuple[float, ...]] = {}
-    for step in range(len(SIDES)):
-        side = (number + step) % len(SIDES)
+    for side in ORDERS[number % len(ORDERS)]:
         with SIDES[side]():
             time.sleep(_SETTLING_S)
             found[side] = measure(seconds)

@@ -46,9 +46,13 @@ class Sight(NamedTuple):
 
 
 class Accounts:
-    """Make sights of uses: what is told of a socket bit by bit is put together by its cookie."""
+    """Make sights of uses: what is told of a socket bit by bit is put together by its cookie.
 
-    def __init__(self) -> None:
+    `by_packets` says that connections are told of as their first packets leave.
+    """
+
+    def __init__(self, *, by_packets: bool = True) -> None:
+        self._by_packets = by_packets
         self._makers: OrderedDict[int, tuple[int, Process | None]] = OrderedDict()
         self._sights: OrderedDict[int, Sight] = OrderedDict()
         self._incoming: OrderedDict[Ends, None] = OrderedDict()
@@ -56,7 +60,7 @@ class Accounts:
     def sights(self, uses: Iterable[Use]) -> Iterator[Sight]:
         """Yield what uses say of sockets, in their order.
 
-        A datagram socket is shown with the ends of its first packet. Raw sockets cannot be told from others by what
+        A socket is shown with the ends that it is told of first. Raw sockets cannot be told from others by what
         they send, so that those are left out whose packets are not of the socket's own protocol.
         """
         for use in uses:
@@ -90,8 +94,8 @@ class Accounts:
     def _state(self, use: Use) -> int:
         if use.ends.protocol in DATAGRAM:
             return CLOSED
-        connects = use.way is Way.SENT and use.ends not in self._incoming
-        return SYN_SENT if connects else ESTABLISHED
+        begins = use.way is Way.SENT and self._by_packets and use.ends not in self._incoming
+        return SYN_SENT if begins or use.way is Way.CONNECTS else ESTABLISHED
 
 
 def _keep(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:
@@ -144,7 +148,7 @@ class SocketWitness:
 
     def __init__(self, *, cmdline: bool = True) -> None:
         self._engine = EbpfEngine(cmdline=cmdline)
-        self.accounts = Accounts()
+        self.accounts = Accounts(by_packets=self._engine.attend_sockets())
         self.limits = tuple(self._engine.limits)
 
     def __enter__(self) -> Self:

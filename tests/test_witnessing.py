@@ -16,9 +16,9 @@ def ends(protocol: int, port: int = 4000) -> Ends:
     return Ends(1, protocol, HERE, port, THERE, 80)
 
 
-def told(*uses: Use) -> list[tuple[int, str, int, int | None, bool]]:
+def told(*uses: Use, by_packets: bool = True) -> list[tuple[int, str, int, int | None, bool]]:
     """Return cookie, kind, state, pid and whether it closed, of each sight."""
-    return [line(sight) for sight in Accounts().sights(uses)]
+    return [line(sight) for sight in Accounts(by_packets=by_packets).sights(uses)]
 
 
 def line(sight: Sight) -> tuple[int, str, int, int | None, bool]:
@@ -30,6 +30,18 @@ def test_a_connection_that_is_opened_and_closed() -> None:
         (7, "tcp", 2, 42, False),
         (7, "tcp", 2, 42, True),
     ]
+
+
+def test_a_connection_belongs_to_who_began_it() -> None:
+    begins = Use(1, Way.BOUND, 7, ends(Protocol.TCP, 0), CURL)
+    answered = Use(2, Way.CONNECTS, 7, ends(Protocol.TCP), None)
+    closed = Use(3, Way.CLOSED, 7, NOWHERE, None)
+    assert told(begins, by_packets=False) == []
+    assert told(begins, answered, closed, by_packets=False) == [(7, "tcp", 2, 42, False), (7, "tcp", 2, 42, True)]
+
+
+def test_without_packets_who_sends_first_has_not_begun_the_connection() -> None:
+    assert told(Use(1, Way.SENT, 7, ends(Protocol.TCP), NGINX), by_packets=False) == [(7, "tcp", 1, 43, False)]
 
 
 def test_a_connection_that_comes_in_is_its_first_users() -> None:

@@ -150,7 +150,9 @@ class Way(Enum):
 
     `BOUND` to a port that was asked for, `SENT` and `RECEIVED` when another process than before does so, `ARRIVES`
     when a flow begins to reach a socket, `COMES_IN` of connections that have no socket yet, `CLOSED` with ends and a
-    process if nobody is known to have used the socket before. The numbers are kept in stores.
+    process if nobody is known to have used the socket before. Where no packets are followed there is `CONNECTS` instead
+    of the first two of a connection, once it is answered or given up; who began it, is told as `BOUND`. The numbers are
+    kept in stores.
     """
 
     BOUND = 1
@@ -159,6 +161,7 @@ class Way(Enum):
     ARRIVES = 4
     COMES_IN = 5
     CLOSED = 6
+    CONNECTS = 7
 
 
 class Use(NamedTuple):

@@ -47,7 +47,7 @@ def witness_of(engine: LocalEngine) -> EbpfEngine | None:
     """Return an engine as the witness that it is, ready for captured packets; None if it is none."""
     if not isinstance(engine, EbpfEngine):
         return None
-    engine.attend()
+    engine.attend_packets()
     return engine
 
 

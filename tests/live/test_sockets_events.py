@@ -101,6 +101,30 @@ def test_each_of_200_sockets_that_only_listen_for_a_millisecond_is_told_with_its
     }
 
 
+@pytest.mark.parametrize("version", ["v4", "v6"])
+def test_each_of_200_connections_that_are_refused_is_told_with_who_tried(
+    left: Namespace, right: Namespace, version: str
+) -> None:
+    """They ask for no port, so that one can get what another had before."""
+    address, server = getattr(left, version), getattr(right, version)
+    crowd = ("crowd", server, PORT + 9, "--refused", "--count", COUNT)
+    with (
+        listening(left, "--engine", "ebpf", "-t", "--format", "json") as events,
+        ExactProgram(*crowd, namespace=left).ready() as program,
+    ):
+        program.say()
+        program.expect("done", timeout=60)
+        truth = [(child["child"], child["port"]) for child in program.events("child")]
+        assert events.stdout.find(lambda line: "socket-closed" in line, COUNT, WAIT_S)
+        told = [json.loads(line) for line in interrupted(events)]
+    assert {(each["local"]["ip"], each["remote"]["ip"], each["remote"]["port"]) for each in told} == {
+        (address, server, PORT + 9)
+    }
+    for action in ("opened", "closed"):
+        of_action = [each for each in told if each["event"]["action"] == f"socket-{action}"]
+        assert sorted((each["process"]["pid"], each["local"]["port"]) for each in of_action) == sorted(truth)
+
+
 def test_processes_that_are_gone_are_selected_and_described(left: Namespace, right: Namespace) -> None:
     crowd = ("crowd", right.v4, PORT, "--count", 20, "--port", 20000)
     with (

@@ -23,6 +23,7 @@ _MOST_SEEN = 1 << 16
 
 _WAYS: dict[int, Way] = {
     Kind.BOUND: Way.BOUND,
+    Kind.CONNECTS: Way.CONNECTS,
     Kind.SENT: Way.SENT,
     Kind.RECEIVED: Way.RECEIVED,
     Kind.ARRIVES: Way.ARRIVES,
@@ -69,10 +70,16 @@ class EbpfEngine(NetlinkEngine):
         self._lost = 0
         self._tell_missing()
 
-    def attend(self) -> None:
-        """Be ready for captured packets: hear also what costs each packet of the host and is for those alone."""
-        self._programs.attend()
+    def attend_packets(self) -> None:
+        """Be ready for captured packets: hear also what is for those alone, and costs each packet of the host."""
+        self._programs.attend_packets()
         self._tell_missing()
+
+    def attend_sockets(self) -> bool:
+        """Be ready to tell of sockets alone; return whether packets have to be followed for that on this kernel."""
+        followed = self._programs.attend_sockets()
+        self._tell_missing()
+        return followed
 
     def _tell_missing(self) -> None:
         for hook, why in self._programs.missing.items():

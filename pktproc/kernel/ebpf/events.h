@@ -9,7 +9,8 @@
 #define ARGUMENT_BYTES 1024
 
 enum kind {
-	BOUND = 1,      /* a socket was bound to a port; of TCP that is a listener, or who connects from a port of its choice */
+	BOUND = 1,      /* a socket was bound to a port; of TCP that is a listener, or who connects */
+	CONNECTS = 2,   /* a connection that somebody began, who was told of as BOUND, was answered or given up; no process in it */
 	SENT = 4,       /* another process than before sends from a socket */
 	RECEIVED = 5,   /* another process than before receives from a socket */
 	ARRIVES = 6,    /* a flow begins to reach a socket; no process in it */

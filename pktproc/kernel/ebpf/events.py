@@ -24,6 +24,7 @@ class Kind(IntEnum):
     """What an event tells (`enum kind`)."""
 
     BOUND = 1
+    CONNECTS = 2
     SENT = 4
     RECEIVED = 5
     ARRIVES = 6

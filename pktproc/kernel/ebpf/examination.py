@@ -30,9 +30,10 @@ def examine_hooks() -> list[Finding]:
     """Return a finding for the engine, and one for each hook that is off, with what is not known without it."""
     try:
         with Programs() as programs:
-            programs.attend()
+            programs.attend_packets()
+            programs.attend_sockets()
             missing = dict(programs.missing)
-            on = [hook.program for hook in HOOKS if hook not in missing and hook not in programs.needless]
+            on = [hook.program for hook in HOOKS if hook in programs.attached]
     except (EngineError, OSError) as error:
         return [Finding(_AREA, "ebpf", State.MISSING, str(error), f"see the rows below; meanwhile {_INSTEAD}")]
     engine = Finding(_AREA, "ebpf", State.LIMITED if missing else State.OK, f"hooks that are on: {', '.join(on)}")

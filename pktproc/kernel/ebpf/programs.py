@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +39,10 @@ _FIRST_NAMESPACES = {"pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
 class Hook:
     """A place in the kernel that a program is attached to: a tracepoint, one of cgroup v2, or an iterator.
 
-    `loss` is what is not known without it; without one that is `needed` the engine is of no use. One that is
-    `for_packets` tells what only those need who name packets, now or from a record, but is called for each packet of a
-    host. One that stands in for another, `instead_of` it, is not needed where the kernel has that.
+    `loss` is what is not known without it; without one that is `needed` the engine is of no use. One `of` packets tells
+    what only those need who name packets, now or from a record, but is called for each packet of a host. One of sockets
+    makes up for those where sockets alone are told of. One that stands in for another, `instead_of` it, is not needed
+    where the kernel has that.
     """
 
     program: str
@@ -49,20 +50,24 @@ class Hook:
     cgroup: bool = False
     needed: bool = False
     iterator: bool = False
-    for_packets: bool = False
+    of: Literal["packets", "sockets", "both"] = "both"
     instead_of: str = ""
 
 
+_EGRESS = Hook("egress", "who sends", cgroup=True, needed=True, of="packets")
+_CONNECTS = Hook("inet_sock_set_state", "who connects, but by following packets", of="sockets")
+_SENDS = Hook("sock_send_length", "senders whose packets leave later")
 _HOLDERS = Hook("holders", "who holds older sockets, but by a slower look through /proc", iterator=True)
 HOOKS = (
-    Hook("egress", "who sends", cgroup=True, needed=True),
-    Hook("ingress", "which datagram socket a packet reaches", cgroup=True, for_packets=True),
+    _EGRESS,
+    Hook("ingress", "which datagram socket a packet reaches", cgroup=True, of="packets"),
+    _CONNECTS,
     Hook("bound_v4", "whose a socket is that was bound and not used yet", cgroup=True),
     Hook("bound_v6", "whose a socket of IPv6 is that was bound and not used yet", cgroup=True),
     Hook("sock_release", "when sockets are closed", cgroup=True),
-    Hook("sock_send_length", "senders whose packets leave later"),
+    _SENDS,
     Hook("sock_recv_length", "who receives datagrams"),
-    Hook("net_dev_queue", "who sends through packet sockets", for_packets=True),
+    Hook("net_dev_queue", "who sends through packet sockets", of="packets"),
     Hook("tcp_rcv_space_adjust", "who receives by TCP", instead_of="sock_recv_length"),
     Hook("sched_process_fork", "the program of a child that has not begun another"),
     Hook("sched_process_exec", "program and command line of processes that are gone"),
@@ -82,14 +87,14 @@ class Told(NamedTuple):
 class Programs:
     """Load and attach the programs, and read what they tell.
 
-    `missing` maps hooks that are off to the reason, `needless` are those that others make up for. Closing detaches
-    everything.
+    After loading, `attend_packets` or `attend_sockets` says for what. `attached` are the hooks that are on, `missing`
+    maps those that cannot be to the reason. Closing detaches everything.
     """
 
     def __init__(self) -> None:
         self.missing: dict[Hook, str] = {}
-        self.needless: set[Hook] = set()
-        self._attached: set[Hook] = set()
+        self._needless: set[Hook] = set()
+        self.attached: set[Hook] = set()
         with ExitStack() as opened:
             log = opened.enter_context(closing(Log()))
             _require_host()
@@ -105,13 +110,25 @@ class Programs:
             opened.enter_context(closing(self._executions))
             self._lost_executions = 0
             self._holders = 0
-            self._attach(log, [hook for hook in HOOKS if not hook.for_packets])
+            self._attach(log, [hook for hook in HOOKS if hook.of == "both"])
             self._opened = opened.pop_all()
 
-    def attend(self) -> None:
+    def attend_packets(self) -> None:
         """Attach also what is for packets that are captured, now or elsewhere; once is enough."""
+        self._attach_also([hook for hook in HOOKS if hook.of == "packets"])
+
+    def attend_sockets(self) -> bool:
+        """Attach also what tells who connects; return whether that follows packets, for want of anything cheaper."""
+        if _SENDS not in self.missing:  # or nothing else would tell who sends datagrams
+            self._attach_also([_CONNECTS])
+        if _CONNECTS in self.attached:
+            return False
+        self._attach_also([_EGRESS])
+        return True
+
+    def _attach_also(self, hooks: list[Hook]) -> None:
         with closing(Log()) as log:
-            self._attach(log, [hook for hook in HOOKS if hook.for_packets and hook not in self._attached])
+            self._attach(log, [hook for hook in hooks if hook not in self.attached])
 
     @property
     def lost(self) -> int:
@@ -167,14 +184,14 @@ class Programs:
         image = resources.files("pktproc.kernel.ebpf").joinpath(OBJECT).read_bytes()
         tracepoints = [hook for hook in HOOKS if not hook.cgroup and not hook.iterator]
         known = kernel_tracepoints({hook.program for hook in tracepoints})
-        self.needless = {hook for hook in tracepoints if hook.instead_of in known}
+        self._needless = {hook for hook in tracepoints if hook.instead_of in known}
         for hook in tracepoints:
-            if hook.program not in known and hook not in self.needless:
+            if hook.program not in known and hook not in self._needless:
                 self._leave_out(hook, "the kernel does not have it")
         for _ in range(_MOST_REFUSALS):
             loaded = BpfObject(image)
             try:
-                for hook in self.missing.keys() | self.needless:
+                for hook in self.missing.keys() | self._needless:
                     loaded.leave_out(hook.program)
                 log.lines.clear()
                 loaded.load()
@@ -199,7 +216,7 @@ class Programs:
 
     def _attach(self, log: Log, hooks: list[Hook]) -> None:
         for hook in hooks:
-            if hook in self.missing or hook in self.needless:
+            if hook in self.missing or hook in self._needless:
                 continue
             try:
                 log.lines.clear()
@@ -209,7 +226,7 @@ class Programs:
                     self._holders = self._object.attach(hook.program)
                 else:
                     self._object.attach(hook.program)
-                self._attached.add(hook)
+                self.attached.add(hook)
             except EngineError as error:
                 self._leave_out(hook, str(error), error)
 

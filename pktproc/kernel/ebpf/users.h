@@ -234,6 +234,40 @@ static __always_inline void tell_bound(struct bpf_sock *ctx, bool v6)
 	end_naming(telling);
 }
 
+/*
+ * Tell who begins a connection and, once it is answered or given up, which one that is: only then it certainly has a port. This
+ * is for those who do not follow packets, since a program that every packet passes costs bulk traffic more than all others.
+ */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(inet_sock_set_state, struct sock *sk, int before, int now)
+{
+	__u64 cookie;
+	struct users *known;
+	struct telling telling;
+
+	if ((before != TCP_SYN_SENT && now != TCP_SYN_SENT) || !is_tcp_socket(sk))
+		return 0;
+	cookie = cookie_of(sk, sk);
+	if (now == TCP_SYN_SENT) {
+		tell_use(BOUND, cookie, sk, 0, 0);
+		known = users_of(cookie);
+		if (known)
+			known->sender = mark_of_socket(cookie) | current_pid();
+		return 0;
+	}
+	telling = begin(CONNECTS, cookie, 0);
+	if (!telling.event)
+		return 0;
+	own_ends(&telling.event->ends, sk);
+	if (!telling.event->ends.local_port) { /* given back already, but not forgotten (__inet_put_port) */
+		struct inet_sock *inet = launder(sk);
+
+		telling.event->ends.local_port = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
+	}
+	end(telling);
+	return 0;
+}
+
 SEC("cgroup/post_bind4")
 int bound_v4(struct bpf_sock *ctx)
 {

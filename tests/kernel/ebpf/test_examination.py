@@ -16,10 +16,16 @@ class FakePrograms:
     """Programs on a kernel that lacks some hooks."""
 
     missing: dict[Hook, str] = {}  # noqa: RUF012 - replaced by tests
-    needless: frozenset[Hook] = frozenset()
 
-    def attend(self) -> None:
+    @property
+    def attached(self) -> set[Hook]:
+        return set(HOOKS) - self.missing.keys()
+
+    def attend_packets(self) -> None:
         pass
+
+    def attend_sockets(self) -> bool:
+        return False
 
     def __enter__(self) -> Self:
         return self

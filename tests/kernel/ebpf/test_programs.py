@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,22 @@ def wait_until_unloaded(program_ids: list[str]) -> None:
         time.sleep(0.05)
 
 
+@contextmanager
+def following_packets() -> Iterator[Programs]:
+    """Load the programs as for a capture."""
+    with Programs() as programs:
+        programs.attend_packets()
+        yield programs
+
+
+@contextmanager
+def following_sockets() -> Iterator[Programs]:
+    """Load the programs as for who wants to know of sockets alone."""
+    with Programs() as programs:
+        assert programs.attend_sockets() is False
+        yield programs
+
+
 def used_sockets(programs: Programs) -> list[SocketEvent]:
     return [
         event
@@ -71,15 +88,59 @@ def exchange() -> tuple[int, int]:
 
 def test_all_hooks_are_on_here() -> None:
     with Programs() as programs:
-        programs.attend()
+        programs.attend_packets()
+        assert programs.attend_sockets() is False
         assert programs.missing == {}
 
 
 def test_a_connection_is_told_once_for_each_user() -> None:
-    with Programs() as programs:
+    with following_packets() as programs:
         client, server = exchange()
         found = [(event.kind, event.ends.local_port, event.ends.remote_port) for event in used_sockets(programs)]
         assert programs.lost == 0
+    assert found == [(Kind.BOUND, server, 0), (Kind.SENT, client, server), (Kind.RECEIVED, server, client)]
+
+
+def test_a_connection_is_told_without_its_packets_when_it_is_answered() -> None:
+    with following_sockets() as programs:
+        client, server = exchange()
+        events = [event for event in programs.read().events if isinstance(event, SocketEvent)]
+    ours = [event for event in events if event.process and process_facts(event.process).pid == os.getpid()]
+    binds, begins, receives = ours
+    (answered,) = (event for event in events if event.cookie == begins.cookie and event.kind == Kind.CONNECTS)
+    assert [event.kind for event in ours] == [Kind.BOUND, Kind.BOUND, Kind.RECEIVED]
+    assert (binds.ends.local_port, begins.ends.remote_port) == (server, server)
+    assert (answered.ends.local_port, answered.ends.remote_port) == (client, server)
+    assert (receives.ends.local_port, receives.ends.remote_port) == (server, client)
+    assert answered.process is None
+
+
+def test_a_connection_that_is_refused_is_told_without_its_packets() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = closed.getsockname()
+    with following_sockets() as programs, socket.socket() as client:
+        client.bind(("127.0.0.1", 0))
+        assert client.connect_ex(address) == errno.ECONNREFUSED
+        events = [event for event in programs.read().events if isinstance(event, SocketEvent)]
+        local = client.getsockname()[1]
+    ours = [event for event in events if event.process and process_facts(event.process).pid == os.getpid()]
+    assert [event.kind for event in ours] == [Kind.BOUND, Kind.BOUND]
+    (refused,) = (event for event in events if event.kind == Kind.CONNECTS and event.cookie == ours[-1].cookie)
+    assert (refused.ends.local_port, refused.ends.remote_port) == (local, address[1])
+
+
+@pytest.mark.parametrize("lacking", ["inet_sock_set_state", "sock_send_length"])
+def test_packets_are_followed_where_nothing_else_tells_of_sockets(
+    lacking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Linux before 6.3, which has no sock_send_length."""
+    monkeypatch.setattr(
+        "pktproc.kernel.ebpf.programs.kernel_tracepoints", lambda names: libbpf.kernel_tracepoints(names) - {lacking}
+    )
+    with Programs() as programs:
+        assert programs.attend_sockets() is True
+        client, server = exchange()
+        found = [(event.kind, event.ends.local_port, event.ends.remote_port) for event in used_sockets(programs)]
     assert found == [(Kind.BOUND, server, 0), (Kind.SENT, client, server), (Kind.RECEIVED, server, client)]
 
 
@@ -107,8 +168,8 @@ def test_who_holds_older_sockets_is_listed_as_proc_has_it() -> None:
 
 
 def test_two_at_once_do_not_disturb_each_other() -> None:
-    with Programs() as first:
-        with Programs() as second:
+    with following_packets() as first:
+        with following_packets() as second:
             exchange()
             assert len(used_sockets(second)) == 3
         assert len(used_sockets(first)) == 3
@@ -117,7 +178,7 @@ def test_two_at_once_do_not_disturb_each_other() -> None:
 
 
 def test_a_connection_is_told_before_it_is_accepted_and_who_closes_it_unused() -> None:
-    with Programs() as programs, socket.create_server(("127.0.0.1", 0)) as listener:
+    with following_packets() as programs, socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
         with socket.create_connection(address) as client:
             before = [event for event in programs.read().events if isinstance(event, SocketEvent)]

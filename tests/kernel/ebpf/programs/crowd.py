@@ -1,12 +1,14 @@
 """Start short-lived processes, many at a time, with one connection or datagram each; tell each one's pid and port.
 
 A process ends as soon as it has sent, or with `--listen` as soon as it listens at the address, of UDP as soon as it has
-received there. With `--port` the first is bound to that port, the next to the one after, so that no two share one.
+received there, or with `--refused` as soon as its connection is refused. With `--port` the first is bound to that port,
+the next to the one after, so that no two share one.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import socket
 import struct
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--wait", action="store_true", help="take an answer to each packet")
     parser.add_argument("--listen", action="store_true")
+    parser.add_argument("--refused", action="store_true")
     parser.add_argument("--named", action="store_true", help="each has a name of its own, one-0 and so on")
     options = parser.parse_args()
     reports, channel = os.pipe()
@@ -65,9 +68,10 @@ def live(options: argparse.Namespace, channel: int, port: int) -> None:
     else:
         if port:
             sock.bind(("::" if ":" in options.address else "0.0.0.0", port))
-        sock.connect((options.address, options.server_port))
+        error = sock.connect_ex((options.address, options.server_port))
+        assert error == (errno.ECONNREFUSED if options.refused else 0)
     os.write(channel, REPORT.pack(os.getpid(), sock.getsockname()[1]))
-    for _ in range(0 if options.listen else options.packets):
+    for _ in range(0 if options.listen or options.refused else options.packets):
         sock.send(b"x")
         if options.wait:
             sock.recv(1)
