@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import re
 import signal
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import bed.program
 import bed.sniff
 from bed.namespaces import Namespace, NamespacePair
-from bed.program import Program
+from bed.program import Command, Program
 from bed.sniff import Sniff, pktproc_command
 from bed.verdict import judge, judge_processes
 from benchmarks.measuring import print_table
@@ -24,6 +26,7 @@ BEGIN, END = "-- begin of the findings --", "-- end of the findings --"
 FAILED = "failed:"
 PORT = 7000
 PATIENCE_S = 240.0
+EVENTS = {"TCP": ("tcp", ()), "TCP, refused": ("tcp", ("--refused",)), "UDP": ("udp", ("--udp",))}
 LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _DROPPED = re.compile(r"(\d+) packets? dropped by kernel")
 
@@ -52,8 +55,11 @@ def main() -> None:
                 for transport in ("tcp", "udp")
                 for parallel in (1, 32)
             ]
+            events = [(name, *told_events(pair.left, pair.right, name, options.count)) for name in EVENTS]
         ends = ("right", "unknown", "wrong", "server right", "server unknown", "server wrong", "packets dropped")
         print_table(("storm", "at a time", *ends), rows)
+        print()
+        print_table(("sockets --events", "right", "unknown", "wrong"), events)
     except (AssertionError, EngineError, OSError) as error:
         print(f"{FAILED} {error}")
     finally:
@@ -99,6 +105,30 @@ def storm(left: Namespace, right: Namespace, transport: str, parallel: int, coun
         ends.wrong,
         int(dropped),
     )
+
+
+def told_events(left: Namespace, right: Namespace, name: str, count: int) -> tuple[int, int, int]:
+    """Return of how many processes `sockets --events` tells the socket with its owner, with none, and with another."""
+    transport, words = EVENTS[name]
+    with ExitStack() as opened:
+        if "--refused" not in words:
+            opened.enter_context(Program(f"{transport}_server", right.v4, PORT, namespace=right).ready())
+        command = pktproc_command("sockets", "-n", "--events", "--engine", "ebpf", f"--{transport}", "--format", "json")
+        heard = opened.enter_context(Command(command, left))
+        assert heard.stderr.find(lambda line: "watching" in line, 1, PATIENCE_S), heard.describe()
+        crowd = (right.v4, PORT, "--count", count, "--port", 20000, *words)
+        program = opened.enter_context(ExactProgram("crowd", *crowd, namespace=left).ready())
+        program.say()
+        program.expect("done", timeout=300)
+        truth = {child["port"]: child["child"] for child in program.events("child")}
+        heard.stdout.find(lambda line: "socket-closed" in line, count, PATIENCE_S)
+        heard.child.send_signal(signal.SIGINT)
+        assert heard.finish(PATIENCE_S) == 0, heard.describe()
+        events = map(json.loads, heard.stdout.so_far())
+        found = {event["local"]["port"]: event.get("process", {}).get("pid") for event in events}
+    right_ones = sum(found.get(port) == pid for port, pid in truth.items())
+    unknown = sum(found.get(port) is None for port in truth)
+    return right_ones, unknown, len(truth) - right_ones - unknown
 
 
 if __name__ == "__main__":
