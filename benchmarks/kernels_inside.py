@@ -1,4 +1,4 @@
-"""What `benchmarks.kernels` runs in each of its machines: which hooks are on, and storms of short-lived processes."""
+"""What `benchmarks.kernels` runs in each of its machines: which hooks are on, and storms, in packets and in sockets."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ BEGIN, END = "-- begin of the findings --", "-- end of the findings --"
 FAILED = "failed:"
 PORT = 7000
 PATIENCE_S = 240.0
+ACTIONS = ("opened", "closed")
 EVENTS = {"TCP": ("tcp", ()), "TCP, refused": ("tcp", ("--refused",)), "UDP": ("udp", ("--udp",))}
 LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _DROPPED = re.compile(r"(\d+) packets? dropped by kernel")
@@ -55,10 +56,10 @@ def main() -> None:
                 for transport in ("tcp", "udp")
                 for parallel in (1, 32)
             ]
+            ends = ("right", "unknown", "wrong", "server right", "server unknown", "server wrong", "packets dropped")
+            print_table(("storm", "at a time", *ends), rows)
+            print()
             events = [(name, *told_events(pair.left, pair.right, name, options.count)) for name in EVENTS]
-        ends = ("right", "unknown", "wrong", "server right", "server unknown", "server wrong", "packets dropped")
-        print_table(("storm", "at a time", *ends), rows)
-        print()
         print_table(("sockets --events", "right", "unknown", "wrong"), events)
     except (AssertionError, EngineError, OSError) as error:
         print(f"{FAILED} {error}")
@@ -108,7 +109,7 @@ def storm(left: Namespace, right: Namespace, transport: str, parallel: int, coun
 
 
 def told_events(left: Namespace, right: Namespace, name: str, count: int) -> tuple[int, int, int]:
-    """Return of how many processes `sockets --events` tells the socket with its owner, with none, and with another."""
+    """Return how often `sockets --events` tells that a process's socket opened or closed, with it, none, or another."""
     transport, words = EVENTS[name]
     with ExitStack() as opened:
         if "--refused" not in words:
@@ -121,14 +122,15 @@ def told_events(left: Namespace, right: Namespace, name: str, count: int) -> tup
         program.say()
         program.expect("done", timeout=300)
         truth = {child["port"]: child["child"] for child in program.events("child")}
-        heard.stdout.find(lambda line: "socket-closed" in line, count, PATIENCE_S)
+        assert heard.stdout.find(lambda line: "socket-closed" in line, count, PATIENCE_S), heard.describe()
         heard.child.send_signal(signal.SIGINT)
         assert heard.finish(PATIENCE_S) == 0, heard.describe()
-        events = map(json.loads, heard.stdout.so_far())
-        found = {event["local"]["port"]: event.get("process", {}).get("pid") for event in events}
-    right_ones = sum(found.get(port) == pid for port, pid in truth.items())
-    unknown = sum(found.get(port) is None for port in truth)
-    return right_ones, unknown, len(truth) - right_ones - unknown
+        events = [json.loads(line) for line in heard.stdout.so_far()]
+    told = {(event["local"].get("port"), event["event"]["action"]): event.get("process", {}) for event in events}
+    pids = [(told.get((port, f"socket-{what}"), {}).get("pid"), pid) for port, pid in truth.items() for what in ACTIONS]
+    named = sum(found == pid for found, pid in pids)
+    unknown = sum(found is None for found, _ in pids)
+    return named, unknown, len(pids) - named - unknown
 
 
 if __name__ == "__main__":

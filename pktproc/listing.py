@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from pktproc.errors import Denied, EngineError
+from pktproc.errors import Denied, EngineError, UsageError
 from pktproc.holding import Join, Selected, unlisted_row
 from pktproc.inventory import states
 from pktproc.inventory.remembered import LastHolders
@@ -152,6 +152,8 @@ class Looker:
                 raise
             self._notes[f"not all namespaces can be looked at: {error}"] = None
             return False
+        if opened is None and self._names:
+            raise UsageError(f"the network namespace at {space.path if space else netns} is gone")
         if opened is not None:
             self._tables[netns] = opened
         return opened is not None

@@ -29,6 +29,7 @@ KINDS = {
 MOST_SOCKETS = 1 << 16
 """Of so many sockets it is remembered who used them, those that were used last; each costs less than 1 kB."""
 _MOST_INCOMING = 1 << 12
+_BEGUN = frozenset({Way.CONNECTS, Way.GIVES_UP})
 # Packet sockets have no cookie: the pid stands in its place, with this bit.
 _NO_COOKIE = 1 << 63
 
@@ -75,14 +76,14 @@ class Accounts:
                 yield from self._used(use)
 
     def maker(self, cookie: int) -> Process | None:
-        """Return who bound a socket to its port, None if that is not known."""
+        """Return who bound a socket to its port or connected it, None if that is not known."""
         return self._makers.get(cookie, (0, None))[1]
 
     def _used(self, use: Use) -> Iterator[Sight]:
         protocol, maker = self._makers.get(use.cookie, (use.ends.protocol, None))
         if protocol != use.ends.protocol:
             return
-        known = self._sights.get(use.cookie)
+        known = None if use.way in _BEGUN else self._sights.get(use.cookie)  # a socket can connect again
         row = _row(use.cookie, use.ends, self._state(use)) if known is None else known.row
         sight = Sight(use.time_ns, row, use.process or maker)
         _keep(self._sights, use.cookie, sight, MOST_SOCKETS)
@@ -95,7 +96,7 @@ class Accounts:
         if use.ends.protocol in DATAGRAM:
             return CLOSED
         begins = use.way is Way.SENT and self._by_packets and use.ends not in self._incoming
-        return SYN_SENT if begins or use.way is Way.CONNECTS else ESTABLISHED
+        return SYN_SENT if begins or use.way is Way.GIVES_UP else ESTABLISHED
 
 
 def _keep(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:
@@ -147,8 +148,8 @@ class SocketWitness:
     """
 
     def __init__(self, *, cmdline: bool = True) -> None:
-        self._engine = EbpfEngine(cmdline=cmdline)
-        self.accounts = Accounts(by_packets=self._engine.attend_sockets())
+        self._engine = EbpfEngine(cmdline=cmdline, packets=False)
+        self.accounts = Accounts(by_packets=self._engine.follows_packets)
         self.limits = tuple(self._engine.limits)
 
     def __enter__(self) -> Self:

@@ -32,12 +32,24 @@ def test_a_connection_that_is_opened_and_closed() -> None:
     ]
 
 
+BEGINS = Use(1, Way.BOUND, 7, ends(Protocol.TCP, 0), CURL)
+ANSWERED = Use(2, Way.CONNECTS, 7, ends(Protocol.TCP), None)
+GIVEN_UP = ANSWERED._replace(way=Way.GIVES_UP)
+CLOSED = Use(3, Way.CLOSED, 7, NOWHERE, None)
+
+
 def test_a_connection_belongs_to_who_began_it() -> None:
-    begins = Use(1, Way.BOUND, 7, ends(Protocol.TCP, 0), CURL)
-    answered = Use(2, Way.CONNECTS, 7, ends(Protocol.TCP), None)
-    closed = Use(3, Way.CLOSED, 7, NOWHERE, None)
-    assert told(begins, by_packets=False) == []
-    assert told(begins, answered, closed, by_packets=False) == [(7, "tcp", 2, 42, False), (7, "tcp", 2, 42, True)]
+    assert told(BEGINS, by_packets=False) == []
+    assert told(BEGINS, ANSWERED, CLOSED, by_packets=False) == [(7, "tcp", 1, 42, False), (7, "tcp", 1, 42, True)]
+
+
+def test_a_connection_that_was_refused_was_not_established() -> None:
+    assert told(BEGINS, GIVEN_UP, CLOSED, by_packets=False) == [(7, "tcp", 2, 42, False), (7, "tcp", 2, 42, True)]
+
+
+def test_a_socket_that_connects_again_has_its_new_ends() -> None:
+    uses = [GIVEN_UP, BEGINS, ANSWERED._replace(ends=ends(Protocol.TCP, 4001)), CLOSED]
+    assert [sight.row.local_port for sight in Accounts(by_packets=False).sights(uses)] == [4000, 4001, 4001]
 
 
 def test_without_packets_who_sends_first_has_not_begun_the_connection() -> None:

@@ -150,9 +150,8 @@ class Way(Enum):
 
     `BOUND` to a port that was asked for, `SENT` and `RECEIVED` when another process than before does so, `ARRIVES`
     when a flow begins to reach a socket, `COMES_IN` of connections that have no socket yet, `CLOSED` with ends and a
-    process if nobody is known to have used the socket before. Where no packets are followed there is `CONNECTS` instead
-    of the first two of a connection, once it is answered or given up; who began it, is told as `BOUND`. The numbers are
-    kept in stores.
+    process if nobody is known to have used the socket before. Where no packets are followed, who begins a connection is
+    told as `BOUND`, and `CONNECTS` when it is answered, `GIVES_UP` when it will not be. The numbers are kept in stores.
     """
 
     BOUND = 1
@@ -162,6 +161,7 @@ class Way(Enum):
     COMES_IN = 5
     CLOSED = 6
     CONNECTS = 7
+    GIVES_UP = 8
 
 
 class Use(NamedTuple):

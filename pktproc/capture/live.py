@@ -61,9 +61,7 @@ class LiveCapture:
     """
 
     def __init__(self, options: CaptureOptions) -> None:
-        # Held open, since a name can be removed while the namespace lives on.
-        self._held = [namespaces.hold(namespaces.named(name)) for name in options.netns]
-        spaces: list[Path | None] = [Path(f"/proc/self/fd/{held}") for held in self._held] or [None]
+        self._held: list[int] = []
         self.taps: list[Tap] = []
         self.handed_over_ns = 0
         self.posts: list[ScoutPost] = []
@@ -72,7 +70,7 @@ class LiveCapture:
         self._interfaces: list[Interface] = []
         self._places: dict[tuple[int, int], int] = {}
         try:
-            for space in spaces:
+            for space in self._hold(options.netns) or [None]:
                 for name in dict.fromkeys(options.interfaces):  # or its packets would count twice
                     self.taps.append(_tap(name, space, options))
                     self._spaces.append(space)
@@ -132,6 +130,12 @@ class LiveCapture:
         for tap, space in zip(self.taps, self._spaces, strict=True):
             if scout := open_scout(tap.name, space, self._options.expression):
                 self.posts.append(ScoutPost(scout, tap))
+
+    def _hold(self, netns: tuple[str, ...]) -> list[Path | None]:
+        """Return paths of namespaces that stay good, since a name can be removed while its namespace lives on."""
+        for name in netns:
+            self._held.append(namespaces.hold(namespaces.named(name)))
+        return [Path(f"/proc/self/fd/{held}") for held in self._held]
 
     def close(self) -> None:
         """Stop capturing."""

@@ -62,9 +62,10 @@ class Chronicle:
             return [Happening(OPENED, time_ns, self._known[key])]
         met = {holder.process for holder in known.holders}
         fresh = tuple(holder for holder in holders if holder.process not in met)
-        if fresh or not known.row.local_port:
-            kept = known.row if known.row.local_port else row
-            self._known[key] = known._replace(row=kept, holders=known.holders + fresh, last=False)
+        if not known.row.local_port or _connects_again(known.row, row):
+            known = known._replace(row=row)
+        if fresh or known is not self._known[key]:
+            self._known[key] = known._replace(holders=known.holders + fresh, last=False)
         return []
 
     def ended(self, row: Row, holders: tuple[Holder, ...], time_ns: int) -> list[Happening]:
@@ -94,3 +95,8 @@ class Chronicle:
         if entry.row.state == SYN_SENT:  # whether it was ever answered is not known
             entry = entry._replace(row=entry.row._replace(state=CLOSED))
         return Happening(CLOSED_NOW, time_ns, entry)
+
+
+def _connects_again(known: Row, now: Row) -> bool:
+    """Say whether a socket of TCP has another connection than before, as after one that was refused."""
+    return known.kind == now.kind == "tcp" and (known.remote, known.remote_port) != (now.remote, now.remote_port)

@@ -44,11 +44,8 @@ def open_engine(name: str = AUTO, *, cmdline: bool = True, witness: bool = True)
 
 
 def witness_of(engine: LocalEngine) -> EbpfEngine | None:
-    """Return an engine as the witness that it is, ready for captured packets; None if it is none."""
-    if not isinstance(engine, EbpfEngine):
-        return None
-    engine.attend_packets()
-    return engine
+    """Return an engine as the witness that it is, None if it is none."""
+    return engine if isinstance(engine, EbpfEngine) else None
 
 
 _ENGINES: dict[str, Callable[..., LocalEngine]] = {

@@ -45,8 +45,9 @@ def named(name: str) -> Path:
             f"no network namespace {name!r}",
             "`ip netns list` shows the names, a pid or a path does as well",
         )
-    elif there[0].parent in NAMED_FOLDERS:
-        problem, cure = f"only the name {name!r} of a network namespace is left", f"`ip netns delete {name}` removes it"
+    elif there[0].parent == NAMED_FOLDERS[0]:
+        problem = f"only the name {name!r} of a network namespace is left"
+        cure = f"`ip netns delete {there[0].name}` removes it"
     else:
         problem, cure = f"{name!r} is no network namespace", "give a name of `ip netns list`, a pid or a path"
     raise UsageError(f"{problem}: {cure}")
@@ -170,7 +171,8 @@ def hold(path: Path, netns: int | None = None) -> int:
 
     Raise OSError if there is none, or another than `netns`: a pid can be used again, and a process can move.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # or a FIFO would wait for its writer
+    inode(path)  # since to open another file, a device or a pipe, can do anything
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if _is_network(descriptor) and netns in (None, os.fstat(descriptor).st_ino):
         return descriptor
     os.close(descriptor)
@@ -194,7 +196,7 @@ def reach(
     """
     try:
         return work(space.path)
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         now = discover().get(space.inode)
         return None if now is None else work(now.path)
 

@@ -132,7 +132,8 @@ class ProcfsEngine:
         if space is None:
             return otherwise
         if space.pid is not None:
-            return work(self._proc / str(space.pid) / "net")
+            result = work(self._proc / str(space.pid) / "net")
+            return result if _is_still(space) else otherwise  # or what was read may be of another
         try:
             return namespaces.run_inside(space.path, lambda: work(Path("/proc/thread-self/net")), netns)
         except (Denied, OSError):

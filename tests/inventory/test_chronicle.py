@@ -72,6 +72,16 @@ def test_what_a_look_finds_without_holder_keeps_the_one_that_was_seen() -> None:
     assert told(chronicle.ended(ROW, (), 7)) == [("closed", (42,))]
 
 
+def test_a_socket_that_connects_again_closes_with_its_latest_ends() -> None:
+    chronicle = Chronicle()
+    look(chronicle, entry(FOUND, CURL))
+    again = inet("10.0.0.1:4001", "10.0.0.3:80", inode=0, cookie=7)
+    assert chronicle.used(again, (WITNESSED,), 1) == []
+    (closed,) = chronicle.ended(ROW, (), 2)
+    assert (closed.entry.row.local_port, closed.entry.row.remote) == (4001, again.remote)
+    assert closed.entry.holders == (CURL,)
+
+
 def test_an_end_of_what_was_never_met_tells_who_made_it_or_nobody() -> None:
     chronicle = Chronicle()
     assert told(chronicle.ended(ROW, (), 5)) == [("closed", ())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import pytest
 from bed.namespaces import Namespace, NamespacePair
 from bed.program import TIMEOUT, Command, Program
 from bed.socket_tools import pktproc_sockets, run
+from pktproc.capture.live import CaptureOptions, LiveCapture
+from pktproc.errors import UsageError
 from pktproc.kernel import namespaces
 from pktproc.kernel.netlink_engine import NetlinkEngine
 from pktproc.kernel.tables import Tables
@@ -24,7 +27,7 @@ def stale(pair: NamespacePair) -> Iterator[Path]:
     path = Path(f"/run/netns/{pair.left.name}-stale")
     path.touch()
     yield path
-    path.unlink()
+    path.unlink(missing_ok=True)
 
 
 def test_a_name_that_is_left_alone_is_no_namespace(stale: Path, left: Namespace) -> None:
@@ -43,17 +46,29 @@ def test_a_name_that_is_left_alone_is_no_namespace(stale: Path, left: Namespace)
 @pytest.mark.parametrize("command", [("sockets",), ("sniff", "-c", "1"), ("sniff", "-D"), ("sniff", "--", "true")])
 def test_a_name_that_is_left_alone_is_refused_with_the_cure(stale: Path, command: tuple[str, ...]) -> None:
     first, *rest = command
-    done = run([sys.executable, "-m", "pktproc", first, "--netns", stale.name, *rest])
-    assert done.returncode == 2
-    assert f"only the name '{stale.name}' of a network namespace is left" in done.stderr
+    for given in (stale.name, str(stale)):
+        done = run([sys.executable, "-m", "pktproc", first, "--netns", given, *rest])
+        assert done.returncode == 2
+        assert f"only the name '{given}' of a network namespace is left" in done.stderr
+    subprocess.run(["ip", "netns", "delete", stale.name], check=True)
     assert f"`ip netns delete {stale.name}` removes it" in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["file", "pipe", "folder", "namespace of another kind"])
+def test_the_namespaces_of_a_capture_that_cannot_begin_are_let_go_of(left: Namespace) -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    with pytest.raises(UsageError, match="no-such-namespace"):
+        LiveCapture(CaptureOptions(interfaces=("lo",), netns=(left.name, "no-such-namespace")))
+    assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "folder", "socket", "namespace of another kind"])
 def test_what_is_no_network_namespace_is_refused(kind: str, tmp_path: Path) -> None:
     place = Path("/proc/self/ns/uts") if kind == "namespace of another kind" else tmp_path / kind
     if kind == "pipe":
         os.mkfifo(place)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as unix:
+            unix.bind(str(place))
     elif kind == "folder":
         place.mkdir()
     elif kind == "file":
@@ -88,6 +103,6 @@ def test_a_namespace_is_entered_though_the_process_that_stood_for_it_is_gone(goe
             else:
                 eldest.say()
                 assert eldest.stdout.find("there".__eq__, 1, TIMEOUT)
-            assert {socket.local_port for socket in engine.sockets(left.inode)} == {7498}
+            assert {found.local_port for found in engine.sockets(left.inode)} == {7498}
             assert engine.limits == []
         engine.close()

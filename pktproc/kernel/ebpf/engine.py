@@ -24,6 +24,7 @@ _MOST_SEEN = 1 << 16
 _WAYS: dict[int, Way] = {
     Kind.BOUND: Way.BOUND,
     Kind.CONNECTS: Way.CONNECTS,
+    Kind.GIVES_UP: Way.GIVES_UP,
     Kind.SENT: Way.SENT,
     Kind.RECEIVED: Way.RECEIVED,
     Kind.ARRIVES: Way.ARRIVES,
@@ -50,15 +51,20 @@ class _Described(dict["bytes | None", "Process | None"]):
 
 
 class EbpfEngine(NetlinkEngine):
-    """Tell what the programs see; answer for sockets that are older than they are as `netlink` does."""
+    """Tell what the programs see; answer for sockets that are older than they are as `netlink` does.
+
+    With `packets` it is ready for those that are captured; to tell of sockets alone costs a host's packets less.
+    `follows_packets` says whether uses are told as packets leave, which takes that, or a kernel without other ways.
+    """
 
     name = "ebpf"
     evidence = "ebpf"
     fallback = NetlinkEngine.name
 
-    def __init__(self, *, cmdline: bool = True) -> None:
+    def __init__(self, *, cmdline: bool = True, packets: bool = True) -> None:
         self._programs = Programs()
         try:
+            self.follows_packets = self._programs.attend_packets() if packets else self._programs.attend_sockets()
             super().__init__(floor=ProcfsEngine(cmdline=cmdline, listing=self._held))
         except BaseException:
             self._programs.close()
@@ -68,21 +74,7 @@ class EbpfEngine(NetlinkEngine):
         self._untold = Told()
         self._described = _Described(self._lives)
         self._lost = 0
-        self._tell_missing()
-
-    def attend_packets(self) -> None:
-        """Be ready for captured packets: hear also what is for those alone, and costs each packet of the host."""
-        self._programs.attend_packets()
-        self._tell_missing()
-
-    def attend_sockets(self) -> bool:
-        """Be ready to tell of sockets alone; return whether packets have to be followed for that on this kernel."""
-        followed = self._programs.attend_sockets()
-        self._tell_missing()
-        return followed
-
-    def _tell_missing(self) -> None:
-        for hook, why in self._programs.missing.items():
+        for hook, why in self._programs.lacking.items():
             self._limit(f"without the kernel's {hook.program} it is not known {hook.loss}: {why}")
 
     def told(self) -> Told:

@@ -10,7 +10,8 @@
 
 enum kind {
 	BOUND = 1,      /* a socket was bound to a port; of TCP that is a listener, or who connects */
-	CONNECTS = 2,   /* a connection that somebody began, who was told of as BOUND, was answered or given up; no process in it */
+	CONNECTS = 2,   /* a connection was answered that somebody began, who was told of as BOUND; no process in it */
+	GIVES_UP = 3,   /* or it was refused, timed out or was closed before */
 	SENT = 4,       /* another process than before sends from a socket */
 	RECEIVED = 5,   /* another process than before receives from a socket */
 	ARRIVES = 6,    /* a flow begins to reach a socket; no process in it */
@@ -40,7 +41,7 @@ struct ends {
 	__u16 protocol;
 	__u16 local_port;
 	__u16 remote_port;
-	__u16 padding;
+	__u16 type; /* SOCK_STREAM and so on, where these are the ends of a socket itself */
 };
 
 /* Two lines of the processor's cache, of which the first is all that is written of a socket that was closed. */

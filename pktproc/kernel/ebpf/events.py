@@ -25,6 +25,7 @@ class Kind(IntEnum):
 
     BOUND = 1
     CONNECTS = 2
+    GIVES_UP = 3
     SENT = 4
     RECEIVED = 5
     ARRIVES = 6
@@ -55,7 +56,7 @@ ENDS = np.dtype(
         ("protocol", "u2"),
         ("local_port", "u2"),
         ("remote_port", "u2"),
-        ("padding", "u2"),
+        ("type", "u2"),
     ]
 )
 EVENT = np.dtype(

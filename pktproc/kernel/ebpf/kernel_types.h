@@ -14,7 +14,7 @@
 #define PF_KTHREAD 0x00200000  /* include/linux/sched.h */
 #define THREAD_BYTES 16384     /* THREAD_SIZE of x86-64 and arm64 */
 
-enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_CLOSE_WAIT = 8 };
+enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_CLOSE = 7, TCP_CLOSE_WAIT = 8 };
 enum { TYPE_STREAM = 1 }; /* include/linux/net.h */
 enum { PROTOCOL_ICMP = 1, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_DCCP = 33, PROTOCOL_ICMPV6 = 58 };
 enum { PROTOCOL_SCTP = 132, PROTOCOL_UDPLITE = 136 };

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import socket
 import struct
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from pktproc.kernel.cgroups import cgroup_root
 from pktproc.kernel.ebpf.events import EXECUTION, HOLDING, Event, Kind, decode
 from pktproc.kernel.ebpf.libbpf import BpfObject, Log, kernel_tracepoints
 from pktproc.kernel.ebpf.ring import Ring
+from pktproc.packets.batch import Column
 
 Holdings = npt.NDArray[np.void] | None
 
@@ -95,6 +97,7 @@ class Programs:
         self.missing: dict[Hook, str] = {}
         self._needless: set[Hook] = set()
         self.attached: set[Hook] = set()
+        self._tells_sockets_alone = False
         with ExitStack() as opened:
             log = opened.enter_context(closing(Log()))
             _require_host()
@@ -113,18 +116,26 @@ class Programs:
             self._attach(log, [hook for hook in HOOKS if hook.of == "both"])
             self._opened = opened.pop_all()
 
-    def attend_packets(self) -> None:
-        """Attach also what is for packets that are captured, now or elsewhere; once is enough."""
+    def attend_packets(self) -> bool:
+        """Attach also what is for packets that are captured, now or elsewhere; return True, as they are followed."""
         self._attach_also([hook for hook in HOOKS if hook.of == "packets"])
+        return True
 
     def attend_sockets(self) -> bool:
         """Attach also what tells who connects; return whether that follows packets, for want of anything cheaper."""
         if _SENDS not in self.missing:  # or nothing else would tell who sends datagrams
             self._attach_also([_CONNECTS])
+        self._tells_sockets_alone = True
         if _CONNECTS in self.attached:
             return False
         self._attach_also([_EGRESS])
         return True
+
+    @property
+    def lacking(self) -> dict[Hook, str]:
+        """Return the hooks that would tell more of what is attended to, and why they are off."""
+        of = ("both",) if self._tells_sockets_alone else ("both", "packets")
+        return {hook: why for hook, why in self.missing.items() if hook.of in of}
 
     def _attach_also(self, hooks: list[Hook]) -> None:
         with closing(Log()) as log:
@@ -138,6 +149,8 @@ class Programs:
     def read(self) -> Told:
         """Return what the programs have told since the last call, but no more than 32,768 events."""
         rows, more = self._ring.read()
+        if self._tells_sockets_alone:
+            rows = rows[~_is_of_raw_socket(rows)]
         begun = rows["cookie"][rows["kind"] == Kind.EXECUTED].tolist()
         return Told(decode(rows, [self._execution(number) for number in begun]), more)
 
@@ -229,6 +242,13 @@ class Programs:
                 self.attached.add(hook)
             except EngineError as error:
                 self._leave_out(hook, str(error), error)
+
+
+def _is_of_raw_socket(rows: npt.NDArray[np.void]) -> Column:
+    """Say which events are a use of a raw socket, whose protocol would make it look like another, by their own ends."""
+    used: Column = (rows["kind"] == Kind.SENT) | (rows["kind"] == Kind.RECEIVED)
+    raw: Column = rows["ends"]["type"] == socket.SOCK_RAW
+    return used & raw
 
 
 def _require_host(first: Mapping[str, int] = MappingProxyType(_FIRST_NAMESPACES)) -> None:

@@ -103,6 +103,7 @@ static __always_inline void own_ends(struct ends *ends, struct sock *sk)
 
 	ends->netns = common->skc_net.net->ns.inum;
 	ends->protocol = sk->sk_protocol;
+	ends->type = sk->sk_type;
 	ends->local_port = common->skc_num;
 	ends->remote_port = bpf_ntohs(common->skc_dport);
 	if (common->skc_family == AF_INET6) {
@@ -228,10 +229,46 @@ static __always_inline void tell_bound(struct bpf_sock *ctx, bool v6)
 	if (!telling.event)
 		return;
 	telling.event->ends.protocol = ctx->protocol;
+	telling.event->ends.type = ctx->type;
 	telling.event->ends.remote_port = 0;
 	__builtin_memset(telling.event->ends.remote, 0, sizeof(telling.event->ends.remote));
 	copy_local(telling.event, ctx, v6);
 	end_naming(telling);
+}
+
+/* Return the port of a connection, which is still known when it was given back (net/ipv4/inet_hashtables.c, __inet_put_port). */
+static __always_inline __u16 port_of(struct sock *sk)
+{
+	__u16 port = sk->__sk_common.skc_num;
+	struct inet_sock *inet;
+
+	if (port)
+		return port;
+	inet = launder(sk);
+	return bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
+}
+
+/* Tell of a connection that was begun whether it was answered; one that got no port was none. */
+static __always_inline void tell_begun(struct sock *sk, __u64 cookie, bool answered)
+{
+	struct telling telling;
+	struct users *known;
+	__u16 port = port_of(sk);
+
+	if (!port)
+		return;
+	telling = begin(answered ? CONNECTS : GIVES_UP, cookie, 0);
+	if (!telling.event)
+		return;
+	own_ends(&telling.event->ends, sk);
+	telling.event->ends.local_port = port;
+	end(telling);
+	known = users_of(cookie);
+	if (!known || known->sender != (mark_of_socket(cookie) | CLOSED_SOCKET))
+		return;
+	telling = begin(CLOSED, cookie, 0); /* it was given up by closing it (net/ipv4/af_inet.c, inet_release) */
+	if (telling.event)
+		end(telling);
 }
 
 /*
@@ -241,30 +278,20 @@ static __always_inline void tell_bound(struct bpf_sock *ctx, bool v6)
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, struct sock *sk, int before, int now)
 {
-	__u64 cookie;
 	struct users *known;
-	struct telling telling;
+	__u64 cookie;
 
 	if ((before != TCP_SYN_SENT && now != TCP_SYN_SENT) || !is_tcp_socket(sk))
 		return 0;
 	cookie = cookie_of(sk, sk);
-	if (now == TCP_SYN_SENT) {
-		tell_use(BOUND, cookie, sk, 0, 0);
-		known = users_of(cookie);
-		if (known)
-			known->sender = mark_of_socket(cookie) | current_pid();
+	if (before == TCP_SYN_SENT) {
+		tell_begun(sk, cookie, now != TCP_CLOSE);
 		return 0;
 	}
-	telling = begin(CONNECTS, cookie, 0);
-	if (!telling.event)
-		return 0;
-	own_ends(&telling.event->ends, sk);
-	if (!telling.event->ends.local_port) { /* given back already, but not forgotten (__inet_put_port) */
-		struct inet_sock *inet = launder(sk);
-
-		telling.event->ends.local_port = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
-	}
-	end(telling);
+	tell_use(BOUND, cookie, sk, 0, 0);
+	known = users_of(cookie);
+	if (known)
+		known->sender = mark_of_socket(cookie) | current_pid();
 	return 0;
 }
 
@@ -292,6 +319,7 @@ static __always_inline void tell_unused(struct bpf_sock *ctx, __u64 cookie)
 		return;
 	ends = &telling.event->ends;
 	ends->protocol = ctx->protocol;
+	ends->type = ctx->type;
 	ends->remote_port = bpf_ntohs(ctx->dst_port);
 	if (ctx->family == AF_INET6) {
 		__u32 words[] = {ctx->dst_ip6[0], ctx->dst_ip6[1], ctx->dst_ip6[2], ctx->dst_ip6[3]};

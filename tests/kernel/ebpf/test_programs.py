@@ -20,6 +20,7 @@ from pktproc.kernel.ebpf import libbpf
 from pktproc.kernel.ebpf.events import Kind, ProcessEvent, SocketEvent, process_facts
 from pktproc.kernel.ebpf.programs import HOOKS, Programs
 
+SO_COOKIE, IP_LOCAL_PORT_RANGE = 57, 51  # include/uapi/asm-generic/socket.h, include/uapi/linux/in.h
 # This kernel has all that others stand in for.
 WANTED = [hook for hook in HOOKS if not hook.instead_of]
 
@@ -115,18 +116,73 @@ def test_a_connection_is_told_without_its_packets_when_it_is_answered() -> None:
     assert answered.process is None
 
 
-def test_a_connection_that_is_refused_is_told_without_its_packets() -> None:
+def socket_events(programs: Programs, cookie: int) -> list[tuple[Kind, int, int]]:
+    """Return kind and ports of what was told of a socket, whoever did it."""
+    found = [event for event in programs.read().events if isinstance(event, SocketEvent) and event.cookie == cookie]
+    return [(Kind(event.kind), event.ends.local_port, event.ends.remote_port) for event in found]
+
+
+def cookie_of(sock: socket.socket) -> int:
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), sys.byteorder)
+
+
+def unused_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        address = closed.getsockname()
+        port = closed.getsockname()[1]
+        assert isinstance(port, int)
+        return port
+
+
+def test_a_connection_that_is_refused_is_told_without_its_packets() -> None:
+    """Which is not bound, so that it has given its port back by then."""
     with following_sockets() as programs, socket.socket() as client:
-        client.bind(("127.0.0.1", 0))
-        assert client.connect_ex(address) == errno.ECONNREFUSED
-        events = [event for event in programs.read().events if isinstance(event, SocketEvent)]
+        port, cookie = unused_port(), cookie_of(client)
+        assert client.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
         local = client.getsockname()[1]
-    ours = [event for event in events if event.process and process_facts(event.process).pid == os.getpid()]
-    assert [event.kind for event in ours] == [Kind.BOUND, Kind.BOUND]
-    (refused,) = (event for event in events if event.kind == Kind.CONNECTS and event.cookie == ours[-1].cookie)
-    assert (refused.ends.local_port, refused.ends.remote_port) == (local, address[1])
+        assert socket_events(programs, cookie) == [(Kind.BOUND, 0, port), (Kind.GIVES_UP, local, port)]
+
+
+def test_a_connection_that_is_closed_before_an_answer_is_told_to_close_last() -> None:
+    """Nothing answers where the one connection that may wait to be accepted is there already."""
+    with (
+        following_sockets() as programs,
+        socket.create_server(("127.0.0.1", 0), backlog=0) as listener,
+        socket.create_connection(listener.getsockname()),
+        socket.socket() as client,
+    ):
+        port, cookie = listener.getsockname()[1], cookie_of(client)
+        client.setblocking(False)
+        assert client.connect_ex(("127.0.0.1", port)) == errno.EINPROGRESS
+        local = client.getsockname()[1]
+        client.close()
+        *_, given_up, closed = socket_events(programs, cookie)
+    assert given_up == (Kind.GIVES_UP, local, port)
+    assert closed == (Kind.CLOSED, 0, 0)
+
+
+def test_a_connection_that_never_got_a_port_is_not_told() -> None:
+    """The one port that both may have is taken by a connection to the same server."""
+    with (
+        following_sockets() as programs,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.socket() as first,
+        socket.socket() as second,
+    ):
+        port = unused_port()
+        for client in (first, second):
+            client.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, (port << 16 | port).to_bytes(4, sys.byteorder))
+        first.connect(listener.getsockname())
+        assert second.connect_ex(listener.getsockname()) == errno.EADDRNOTAVAIL
+        assert [kind for kind, *_ in socket_events(programs, cookie_of(second))] == [Kind.BOUND]
+
+
+@pytest.mark.parametrize("protocol", [socket.IPPROTO_TCP, socket.IPPROTO_UDP])
+def test_a_raw_socket_is_not_taken_for_one_of_its_protocol(protocol: int) -> None:
+    with following_sockets() as programs, socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as raw:
+        cookie = cookie_of(raw)
+        raw.sendto(bytes(20), ("127.0.0.1", 0))
+        raw.recv(100)
+        assert socket_events(programs, cookie) == []
 
 
 @pytest.mark.parametrize("lacking", ["inet_sock_set_state", "sock_send_length"])
