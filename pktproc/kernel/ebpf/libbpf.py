@@ -159,9 +159,18 @@ class BpfObject:
             os.close(descriptor)
 
     def attach_to_cgroup(self, program: str, descriptor: int) -> None:
-        """Attach a program to an open directory of cgroup v2, beside what others have attached there."""
+        """Attach a program to an open directory of cgroup v2, beside what others have attached there.
+
+        Raise `Denied` where they leave no room for others (kernel/bpf/cgroup.c, __cgroup_bpf_attach).
+        """
         pointer = ctypes.c_void_p(self._program(program))
-        self._links.append(self._call("bpf_program__attach_cgroup", pointer, ctypes.c_int(descriptor)))
+        try:
+            self._links.append(self._call("bpf_program__attach_cgroup", pointer, ctypes.c_int(descriptor)))
+        except EngineError as error:
+            if ctypes.get_errno() not in (errno.EPERM, errno.E2BIG):
+                raise
+            why = "other programs leave no room at this hook of the cgroup: `bpftool cgroup tree` shows them"
+            raise Denied(f"eBPF: attach {program}: {why}") from error
 
     def program_descriptor(self, name: str) -> int:
         """Return the descriptor of a loaded program, which belongs to this object."""
