@@ -20,7 +20,7 @@ from pktproc.kernel.probe import effective_capabilities
 
 _NAMES = ("libbpf.so.1", "libbpf.so.0")
 _STRICT_ALL = 0xFFFFFFFF  # libbpf_legacy.h; makes libbpf 0 report errors as libbpf 1 does
-_CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39  # linux/capability.h
+_CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 12, 21, 38, 39  # linux/capability.h
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _BTF_KIND_TYPEDEF = 8
 _LIBBPF_DEBUG = 2  # libbpf.h, enum libbpf_print_level
@@ -167,7 +167,7 @@ class BpfObject:
         try:
             self._links.append(self._call("bpf_program__attach_cgroup", pointer, ctypes.c_int(descriptor)))
         except EngineError as error:
-            if ctypes.get_errno() not in (errno.EPERM, errno.E2BIG):
+            if ctypes.get_errno() not in (errno.EPERM, errno.E2BIG) or not _may_attach_to_cgroups():
                 raise
             why = "other programs leave no room at this hook of the cgroup: `bpftool cgroup tree` shows them"
             raise Denied(f"eBPF: attach {program}: {why}") from error
@@ -233,10 +233,19 @@ def _read(descriptor: int) -> bytes:
             continue
 
 
+def _held() -> int:
+    return effective_capabilities(Path("/proc/self/status").read_text(encoding="utf-8", errors="replace"))
+
+
 def _lacks_privileges() -> bool:
     """Say whether the verifier may refuse, with EACCES, what it permits to the privileged."""
-    held = effective_capabilities(Path("/proc/self/status").read_text(encoding="utf-8", errors="replace"))
+    held = _held()
     return not (held >> _CAP_SYS_ADMIN & 1 or (held >> _CAP_BPF & 1 and held >> _CAP_PERFMON & 1))
+
+
+def _may_attach_to_cgroups() -> bool:
+    """Say whether this process has what the kernel asks for (kernel/bpf/syscall.c, bpf_net_capable)."""
+    return bool(_held() & (1 << _CAP_NET_ADMIN | 1 << _CAP_SYS_ADMIN))
 
 
 def _is_locked_down(lockdown: Path) -> bool:
