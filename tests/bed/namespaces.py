@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import re
+import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +15,8 @@ from types import TracebackType
 from typing import Self
 
 _serial = itertools.count()
+_NAMES = Path("/run/netns")
+_OURS = re.compile(r"pp(?P<maker>\d+)-\d+[lr]")
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,9 @@ class Namespace:
 class NamespacePair:
     """Hold two namespaces, `left` (10.77.0.1, fd77::1) and `right` (10.77.0.2, fd77::2), that reach each other.
 
-    A context manager: the namespaces, and with them the veth pair, are gone at its end. The machine's own interfaces,
-    addresses and routes are never touched.
+    A context manager: the namespaces, and with them the veth pair, are gone at its end, and those of runs that were
+    killed are at its beginning, since an address that two namespaces have is nobody's for certain. The machine's own
+    interfaces, addresses and routes are never touched.
     """
 
     def __init__(self) -> None:
@@ -55,6 +61,7 @@ class NamespacePair:
 
     def __enter__(self) -> Self:
         left, right = self.left, self.right
+        _remove_leftovers()
         try:
             for side in (left, right):
                 _ip("netns", "add", side.name)
@@ -74,8 +81,19 @@ class NamespacePair:
 
     def _remove(self) -> None:
         for side in (self.left, self.right):
-            if Path(f"/run/netns/{side.name}").exists():
+            if (_NAMES / side.name).exists():
                 _ip("netns", "del", side.name)
+
+
+def _remove_leftovers() -> None:
+    """Remove the namespaces whose maker is no more, and what it left running in them."""
+    for path in _NAMES.iterdir() if _NAMES.exists() else ():
+        name = _OURS.fullmatch(path.name)
+        if name and not Path("/proc", name["maker"]).exists():
+            for pid in _ip("netns", "pids", path.name).split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            _ip("netns", "del", path.name)
 
 
 def _configure(side: Namespace) -> None:
@@ -85,7 +103,8 @@ def _configure(side: Namespace) -> None:
     _ip("-n", side.name, "address", "add", f"{side.v6}/16", "dev", side.interface, "nodad")
 
 
-def _ip(*arguments: str) -> None:
+def _ip(*arguments: str) -> str:
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=30, check=False)
     if done.returncode:
         raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout

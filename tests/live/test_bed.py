@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from bed.namespaces import Namespace, NamespacePair
-from bed.program import TIMEOUT, Command, Program
+from bed.program import TIMEOUT, Command, Program, program_environment
 from bed.ss import socket_holders
+
+_KILLED = """
+import os, signal, subprocess
+from bed.namespaces import NamespacePair
+with NamespacePair() as pair:
+    inside = pair.left.enter(["sh", "-c", "echo; exec sleep 600"])
+    left_running = subprocess.Popen(inside, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    left_running.stdout.readline()
+    print(left_running.pid, pair.left.name, pair.right.name, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_namespaces_are_joined_and_removed() -> None:
@@ -18,6 +33,20 @@ def test_namespaces_are_joined_and_removed() -> None:
         pair.left.run("ping", "-c1", "-W5", pair.right.v6)
         assert pair.left.inode != pair.right.inode
     assert [space for space in (pair.left, pair.right) if Path(f"/run/netns/{space.name}").exists()] == []
+
+
+def test_what_a_killed_run_left_behind_is_removed() -> None:
+    maker = [sys.executable, "-c", _KILLED]
+    killed = subprocess.run(maker, check=False, env=program_environment(), capture_output=True, text=True, timeout=30)
+    pid, *names = killed.stdout.split()
+    assert [name for name in names if Path("/run/netns", name).exists()] == names
+    left_running = os.pidfd_open(int(pid))
+    try:
+        with NamespacePair():
+            assert [name for name in names if Path("/run/netns", name).exists()] == []
+        assert select.select([left_running], [], [], TIMEOUT)[0]
+    finally:
+        os.close(left_running)
 
 
 def test_tcp_programs_tell_their_ends(left: Namespace, right: Namespace) -> None:
