@@ -71,8 +71,11 @@ class Dump(Command):
     def __init__(self, path: Path, on: Namespace, *expression: str, interface: str | None = None) -> None:
         self.path = path
         name = interface or on.interface
+        # Each packet takes as much room as the longest, and a machine that stands still must not cost one.
+        room = ("-B", "65536")  # KiB
         super().__init__(
-            ["tcpdump", "--immediate-mode", "-Z", "root", "-U", "-n", "-i", name, "-w", str(path), *expression], on
+            ["tcpdump", "--immediate-mode", "-Z", "root", "-U", "-n", *room, "-i", name, "-w", str(path), *expression],
+            on,
         )
         if not self.stderr.find(lambda line: "listening on" in line, 1, TIMEOUT):
             self.close()

@@ -94,8 +94,23 @@ def test_bytes_of_programs_are_those_that_tcpdump_captured(left: Namespace, righ
 def wait_for_quiet(path: Path, connections: int) -> None:
     """Wait until both sides have ended so many connections and their last FIN was acknowledged, in a capture."""
     deadline = time.monotonic() + TIMEOUT
-    while len(tshark(path, "-Y", "tcp.flags.fin == 1")) < 2 * connections:
+    while acknowledged_ends(path) < 2 * connections:
         assert time.monotonic() < deadline, path
+
+
+def acknowledged_ends(path: Path) -> int:
+    """Return how many sides of connections have ended, and the other side has said that it knows."""
+    fields = [
+        word for name in ("stream", "srcport", "flags.fin", "seq", "len", "ack") for word in ("-e", f"tcp.{name}")
+    ]
+    ends: dict[tuple[str, str], int] = {}
+    acknowledged: set[tuple[str, str]] = set()
+    for stream, port, fin, *numbers in tshark(path, "-T", "fields", *fields):
+        begin, size, known = map(int, numbers)
+        if fin in ("1", "True"):
+            ends[stream, port] = begin + size + 1
+        acknowledged |= {end for end, last in ends.items() if end[0] == stream and end[1] != port and known >= last}
+    return len(acknowledged)
 
 
 def lengths(path: Path) -> dict[str, int]:
