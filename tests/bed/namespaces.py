@@ -16,7 +16,7 @@ from typing import Self
 
 _serial = itertools.count()
 _NAMES = Path("/run/netns")
-_OURS = re.compile(r"pp(?P<maker>\d+)-\d+[lr]")
+_OURS = re.compile(r"pp(?P<pid>\d+)-(?P<started>\d+)-\d+[lr]")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Namespace:
 
     def enter(self, command: Sequence[str]) -> list[str]:
         """Return the command line that runs `command` inside; nsenter execs it, so the pid is the command's own."""
-        return ["nsenter", f"--net=/run/netns/{self.name}", *command]
+        return ["nsenter", f"--net={self.path}", *command]
 
     def run(self, *command: str, timeout: float = 30) -> str:
         """Run a command inside to its end and return its standard output; raise CalledProcessError when it fails."""
@@ -41,9 +41,14 @@ class Namespace:
         return done.stdout
 
     @property
+    def path(self) -> Path:
+        """Return where ip(8) keeps the name."""
+        return _NAMES / self.name
+
+    @property
     def inode(self) -> int:
         """Return the inode number that identifies the namespace."""
-        return Path(f"/run/netns/{self.name}").stat().st_ino
+        return self.path.stat().st_ino
 
 
 class NamespacePair:
@@ -55,7 +60,7 @@ class NamespacePair:
     """
 
     def __init__(self) -> None:
-        stem = f"pp{os.getpid()}-{next(_serial)}"
+        stem = f"pp{os.getpid()}-{_started(os.getpid())}-{next(_serial)}"
         self.left = Namespace(f"{stem}l", "left0", "10.77.0.1", "fd77::1", "02:77:00:00:00:01")
         self.right = Namespace(f"{stem}r", "right0", "10.77.0.2", "fd77::2", "02:77:00:00:00:02")
 
@@ -81,7 +86,7 @@ class NamespacePair:
 
     def _remove(self) -> None:
         for side in (self.left, self.right):
-            if (_NAMES / side.name).exists():
+            if side.path.exists():
                 _ip("netns", "del", side.name)
 
 
@@ -89,11 +94,19 @@ def _remove_leftovers() -> None:
     """Remove the namespaces whose maker is no more, and what it left running in them."""
     for path in _NAMES.iterdir() if _NAMES.exists() else ():
         name = _OURS.fullmatch(path.name)
-        if name and not Path("/proc", name["maker"]).exists():
+        if name and _started(int(name["pid"])) != int(name["started"]):
             for pid in _ip("netns", "pids", path.name).split():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
             _ip("netns", "del", path.name)
+
+
+def _started(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot, None if there is none (proc_pid_stat(5))."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def _configure(side: Namespace) -> None:

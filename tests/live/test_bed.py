@@ -22,7 +22,7 @@ with NamespacePair() as pair:
     inside = pair.left.enter(["sh", "-c", "echo; exec sleep 600"])
     left_running = subprocess.Popen(inside, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     left_running.stdout.readline()
-    print(left_running.pid, pair.left.name, pair.right.name, flush=True)
+    print(left_running.pid, pair.left.path, pair.right.path, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -32,21 +32,28 @@ def test_namespaces_are_joined_and_removed() -> None:
         pair.left.run("ping", "-c1", "-W5", pair.right.v4)
         pair.left.run("ping", "-c1", "-W5", pair.right.v6)
         assert pair.left.inode != pair.right.inode
-    assert [space for space in (pair.left, pair.right) if Path(f"/run/netns/{space.name}").exists()] == []
+    assert [space for space in (pair.left, pair.right) if space.path.exists()] == []
 
 
 def test_what_a_killed_run_left_behind_is_removed() -> None:
     maker = [sys.executable, "-c", _KILLED]
     killed = subprocess.run(maker, check=False, env=program_environment(), capture_output=True, text=True, timeout=30)
     pid, *names = killed.stdout.split()
-    assert [name for name in names if Path("/run/netns", name).exists()] == names
+    assert [Path(name).exists() for name in names] == [True, True]
     left_running = os.pidfd_open(int(pid))
     try:
         with NamespacePair():
-            assert [name for name in names if Path("/run/netns", name).exists()] == []
+            assert [Path(name).exists() for name in names] == [False, False]
         assert select.select([left_running], [], [], TIMEOUT)[0]
     finally:
         os.close(left_running)
+
+
+def test_what_a_living_run_made_stays_and_what_had_its_pid_before_goes(left: Namespace) -> None:
+    former = left.path.with_name(f"pp{os.getpid()}-1-0l")
+    subprocess.run(["ip", "netns", "add", former.name], check=True, timeout=30)
+    with NamespacePair():
+        assert (left.path.exists(), former.exists()) == (True, False)
 
 
 def test_tcp_programs_tell_their_ends(left: Namespace, right: Namespace) -> None:

@@ -24,7 +24,7 @@ from pktproc.kernel.tables import Tables
 @pytest.fixture
 def stale(pair: NamespacePair) -> Iterator[Path]:
     """Leave a name without a namespace, as `ip netns add` does when it fails half way."""
-    path = Path(f"/run/netns/{pair.left.name}-stale")
+    path = pair.left.path.with_name(f"{pair.left.name}-stale")
     path.touch()
     yield path
     path.unlink(missing_ok=True)
@@ -81,7 +81,7 @@ def test_what_is_no_network_namespace_is_refused(kind: str, tmp_path: Path) -> N
 
 
 def test_a_way_that_leads_to_another_namespace_is_not_taken(left: Namespace, right: Namespace) -> None:
-    path = Path(f"/run/netns/{right.name}")
+    path = right.path
     assert namespaces.run_inside(path, namespaces.current, right.inode) == right.inode
     with pytest.raises(FileNotFoundError):
         namespaces.run_inside(path, namespaces.current, left.inode)
@@ -92,7 +92,7 @@ def test_a_way_that_leads_to_another_namespace_is_not_taken(left: Namespace, rig
 @pytest.mark.parametrize("goes", ["ends", "moves"])
 def test_a_namespace_is_entered_though_the_process_that_stood_for_it_is_gone(goes: str, pair: NamespacePair) -> None:
     left, right = pair.left, pair.right
-    script = f"echo here; read _; exec nsenter --net=/run/netns/{right.name} sh -c 'echo there; read _'"
+    script = f"echo here; read _; exec nsenter --net={right.path} sh -c 'echo there; read _'"
     with Command(["sh", "-c", script], left) as eldest:
         assert eldest.stdout.find("here".__eq__, 1, TIMEOUT)
         engine = NetlinkEngine()

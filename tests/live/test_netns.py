@@ -87,7 +87,7 @@ def test_a_process_that_lives_in_another_namespace_than_its_socket_is_named(
     """A socket stays where it was made; its owner may have moved on, or got it from elsewhere."""
     with (
         Program("udp_server", right.v4, 7604, namespace=right).ready(),
-        Program("move_away", right.v4, 7604, f"/run/netns/{right.name}", namespace=left).ready() as mover,
+        Program("move_away", right.v4, 7604, right.path, namespace=left).ready() as mover,
         Sniff("--engine", engine, "udp port 7604", on=left) as sniff,
     ):
         mover.say()

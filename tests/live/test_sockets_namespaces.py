@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -44,7 +43,7 @@ def test_namespaces_that_go_meanwhile_do_no_harm(left: Namespace) -> None:
 
 def test_a_namespace_is_read_though_its_name_is_gone() -> None:
     with NamespacePair() as pair:
-        path = Path("/run/netns") / pair.left.name
+        path = pair.left.path
         tables = Tables(pair.left.inode, path)
         with Program("udp_server", "127.0.0.1", 7499, namespace=pair.left).ready():
             subprocess.run(["ip", "netns", "del", pair.left.name], check=True)

@@ -89,7 +89,7 @@ def bed() -> Iterator[Bed]:
         pytest.fail("live tests make network namespaces: run them as root", pytrace=False)
     with NamespacePair() as pair:
         pair.left.run("ip", "link", "set", "lo", "up")
-        made = Bed(Path("/run/netns") / pair.left.name)
+        made = Bed(pair.left.path)
         yield made
         made.close()
 
