@@ -68,15 +68,14 @@ class Recorder(Command):
 class Dump(Command):
     """Run tcpdump into a file; leaving the constructor means that it captures."""
 
-    def __init__(self, path: Path, on: Namespace, *expression: str, interface: str | None = None) -> None:
+    def __init__(
+        self, path: Path, on: Namespace, *expression: str, interface: str | None = None, room_kib: int = 1 << 16
+    ) -> None:
         self.path = path
         name = interface or on.interface
         # Each packet takes as much room as the longest, and a machine that stands still must not cost one.
-        room = ("-B", "65536")  # KiB
-        super().__init__(
-            ["tcpdump", "--immediate-mode", "-Z", "root", "-U", "-n", *room, "-i", name, "-w", str(path), *expression],
-            on,
-        )
+        options = ["-Z", "root", "-U", "-n", "-B", str(room_kib), "-i", name, "-w", str(path)]
+        super().__init__(["tcpdump", "--immediate-mode", *options, *expression], on)
         if not self.stderr.find(lambda line: "listening on" in line, 1, TIMEOUT):
             self.close()
             raise AssertionError(f"tcpdump did not start: {self.describe()}")

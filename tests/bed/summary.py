@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from bed.evidence import Dump, tshark
 from bed.namespaces import Namespace
 from bed.program import TIMEOUT, Command
 from bed.sniff import pktproc_command
+from bed.waiting import until
 
 Row = dict[str, Any]
 End = tuple[str, str, int]
@@ -82,7 +82,7 @@ class Tcpdump(Dump):
     """tcpdump with room for all that comes; it keeps heads only, and the lengths of frames."""
 
     def __init__(self, path: Path, on: Namespace, expression: str, *, interface: str | None = None) -> None:
-        super().__init__(path, on, "-B", "131072", "-s", str(SNAPLEN), expression, interface=interface)
+        super().__init__(path, on, "-s", str(SNAPLEN), expression, interface=interface, room_kib=1 << 17)
 
     def wait_for(self, packets: int, frame_bytes: int) -> None:
         """Wait until it has written so many packets of a length; AssertionError when that takes too long.
@@ -90,10 +90,7 @@ class Tcpdump(Dump):
         What it has not taken out of its buffer when it is interrupted is not written.
         """
         size = FILE_HEADER_BYTES + packets * (RECORD_HEADER_BYTES + min(frame_bytes, SNAPLEN))
-        deadline = time.monotonic() + TIMEOUT
-        while self.path.stat().st_size < size:
-            assert time.monotonic() < deadline, self.describe()
-            time.sleep(0.01)
+        until(lambda: self.path.stat().st_size >= size, self.describe)
 
     def stop(self) -> Path:
         """Interrupt tcpdump, wait for its end and return the file; AssertionError if packets were lost."""
@@ -109,14 +106,17 @@ def moved(row: Row) -> int:
 
 def all_acknowledged(*namespaces: Namespace) -> None:
     """Wait until every TCP connection has had its last bytes acknowledged; AssertionError when that takes too long."""
-    deadline = time.monotonic() + TIMEOUT
-    while any(
-        int(line.split()[2])
-        for one in namespaces
-        for line in one.run("ss", "-Htna").splitlines()
-        if "LISTEN" not in line
-    ):
-        assert time.monotonic() < deadline, "bytes stay unacknowledged"
+    until(
+        lambda: (
+            not any(
+                int(line.split()[2])
+                for one in namespaces
+                for line in one.run("ss", "-Htna").splitlines()
+                if "LISTEN" not in line
+            )
+        ),
+        lambda: "bytes stay unacknowledged",
+    )
 
 
 def counters(namespace: Namespace, interface: str | None = None) -> Counters:

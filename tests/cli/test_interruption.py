@@ -7,7 +7,6 @@ import re
 import signal
 import struct
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from bed.evidence import packets_of
 from bed.program import TIMEOUT, Command
 from bed.sniff import pktproc_command
+from bed.waiting import until
 
 RECORDED = Path(__file__).parents[2] / "pcaps" / "recorded"
 CAPTURE, STORE = RECORDED / "web4.pcap", RECORDED / "web4.db"
@@ -25,10 +25,7 @@ SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 def wait_until_written(path: Path) -> None:
     """Wait until a file has more than its headers."""
-    deadline = time.monotonic() + TIMEOUT
-    while not (path.exists() and path.stat().st_size > CAPTURE.stat().st_size):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: path.exists() and path.stat().st_size > CAPTURE.stat().st_size)
 
 
 def repeated(path: Path, times: int) -> Path:

@@ -14,6 +14,7 @@ import pytest
 
 from bed.namespaces import Namespace, NamespacePair
 from bed.program import Program
+from bed.waiting import until
 from pktproc.attribution.engine import Query
 from pktproc.attribution.matching import select
 from pktproc.kernel import namespaces
@@ -243,10 +244,7 @@ def test_a_namespace_without_a_name_or_a_process_is_let_go_and_dies(engine: Netl
         subprocess.run(["ip", "netns", "del", right.name], check=True, timeout=30)
         assert left.interface in left.run("ip", "-o", "link")
         assert number not in engine.namespaces()
-        deadline = time.monotonic() + WAIT_S
-        while left.interface in left.run("ip", "-o", "link"):
-            assert time.monotonic() < deadline, "the namespace still lives"
-            time.sleep(0.05)
+        until(lambda: left.interface not in left.run("ip", "-o", "link"), lambda: "the namespace still lives")
         assert not engine.readable(number)
         assert engine.candidates([query(number, ("10.77.0.2", 1), ("10.77.0.1", 1))]) == [[]]
         assert engine.addresses(number).local == frozenset()

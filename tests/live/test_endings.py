@@ -14,7 +14,7 @@ from bed.program import Program
 from bed.sniff import Packet, Sniff, sends, sniffing_both
 from bed.ss import states_of
 from bed.verdict import fully_named, judge
-from live.test_record import wait_until
+from bed.waiting import until
 
 PORT, SOURCE_PORT = 7940, 17940
 GONE = "10.77.0.99"
@@ -124,7 +124,7 @@ def test_what_a_connection_in_time_wait_answers_is_never_a_bystander_s(
         (done,) = client.expect("done")
         client.finish()
         local = (left.v4, done["local"][1])
-        wait_until(lambda: states_of(left, local) == ["TIME-WAIT"])
+        until(lambda: states_of(left, local) == ["TIME-WAIT"])
         with Program("tcp_client", right.v4, PORT, namespace=left) as other:
             other.expect("done")
             sent = sum(packet["source"]["port"] == local[1] for packet in sniff.packets())

@@ -15,6 +15,7 @@ from bed.evidence import Dump, tshark
 from bed.namespaces import Namespace
 from bed.program import TIMEOUT, Command
 from bed.sniff import pktproc_command
+from bed.waiting import until
 from bed.web import WebServer, curl
 
 FETCHES = 3
@@ -93,9 +94,7 @@ def test_bytes_of_programs_are_those_that_tcpdump_captured(left: Namespace, righ
 
 def wait_for_quiet(path: Path, connections: int) -> None:
     """Wait until both sides have ended so many connections and their last FIN was acknowledged, in a capture."""
-    deadline = time.monotonic() + TIMEOUT
-    while acknowledged_ends(path) < 2 * connections:
-        assert time.monotonic() < deadline, path
+    until(lambda: acknowledged_ends(path) >= 2 * connections, lambda: path)
 
 
 def acknowledged_ends(path: Path) -> int:

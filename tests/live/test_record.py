@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ import pytest
 from attribution.host import HOME
 from bed.evidence import Recorder, pktproc
 from bed.namespaces import Namespace, NamespacePair
-from bed.program import TIMEOUT, Command, Program
+from bed.program import Command, Program
 from bed.sniff import pktproc_command
+from bed.waiting import until
 from live.test_names import interpreter_called
 from live.test_privileges import as_nobody
 from pktproc.model import UNSPECIFIED_V4, Socket, pack_address
@@ -48,14 +48,6 @@ def epoch(stamp: str) -> float:
     """Return the seconds since the epoch of a time in JSON."""
     whole, _, fraction = stamp.rstrip("Z").partition(".")
     return calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float(f"0.{fraction}")
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds; AssertionError when it does not in time."""
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -201,7 +193,7 @@ def test_a_process_that_runs_another_program_has_two_names(left: Namespace, stor
     with Recorder(store) as recorder, Command(command, left) as program:
         recorder.saw(program.pid, 7996)
         program.say()
-        wait_until(lambda: recorder.ask("SELECT count(*) FROM process WHERE name = 'second'") == [(1,)])
+        until(lambda: recorder.ask("SELECT count(*) FROM process WHERE name = 'second'") == [(1,)])
         recorder.stop()
     (connection,) = who(store, ":7996", netns=left)
     assert [(holder["pid"], holder["name"]) for holder in connection["holders"]] == [
@@ -376,7 +368,7 @@ def test_evidence_that_is_too_old_is_dropped(left: Namespace, right: Namespace, 
             client.expect("done")
             recorder.saw(client.pid)
         gone = "SELECT count(*) FROM process WHERE pid = ?"
-        wait_until(lambda: recorder.ask(gone, client.pid) == [(0,)])
+        until(lambda: recorder.ask(gone, client.pid) == [(0,)])
         recorder.stop()
     assert who(store, f"pid:{client.pid}") == []
     assert pids(who(store, f"pid:{server.pid}")[0]) == [server.pid]
@@ -394,7 +386,7 @@ def test_a_store_that_is_too_large_loses_its_oldest_evidence(store: Path) -> Non
         filled.extend_coverage(coverage, at_ns, at_ns)
     assert store.stat().st_size > 8 << 20
     with Recorder(store, "--max-size", "8M") as recorder:
-        wait_until(lambda: store.stat().st_size < 8 << 20)
+        until(lambda: store.stat().st_size < 8 << 20)
         recorder.stop()
     with closing(sqlite3.connect(store)) as reader:
         ((count, oldest),) = reader.execute("SELECT count(*), min(last) FROM socket")

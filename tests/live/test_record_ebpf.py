@@ -21,7 +21,6 @@ from live.test_record import epoch, pids, who
 PORT = 7620
 COUNT = 500
 CHURNED = 120_000
-ROOM = ("-B", "65536")  # KiB, for all packets of a storm
 RARELY_S = 60
 SCATTER = """
 import socket, sys
@@ -62,8 +61,8 @@ def test_a_storm_between_two_looks_is_named_without_exception(pair: NamespacePai
     with (
         Program(f"{transport}_server", theirs, PORT, namespace=right).ready() as server,
         Recorder(store, "--engine", "ebpf", interval_s=1) as recorder,
-        Dump(store.with_name("near.pcap"), left, *ROOM, f"{transport} port {PORT}") as near,
-        Dump(store.with_name("far.pcap"), right, *ROOM, f"{transport} port {PORT}") as far,
+        Dump(store.with_name("near.pcap"), left, f"{transport} port {PORT}") as near,
+        Dump(store.with_name("far.pcap"), right, f"{transport} port {PORT}") as far,
         ExactProgram(*crowd, namespace=left).ready() as program,
     ):
         program.say()

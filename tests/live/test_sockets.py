@@ -8,8 +8,7 @@ import re
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pktproc
 from bed.namespaces import Namespace, NamespacePair
 from bed.program import Command, Program
 from bed.socket_tools import objects, pktproc_sockets, run
+from bed.waiting import until
 
 WAIT_S = 10.0
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+dac_read_search",
@@ -42,13 +42,6 @@ def table(*words: object, inside: Namespace | None = None) -> list[str]:
     done = run(pktproc_sockets("-n", *words), inside)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_who_holds_a_port(host: Program, left: Namespace) -> None:
@@ -179,7 +172,7 @@ def test_a_connection_is_closed_under_the_hands_of_its_holder(left: Namespace) -
         Program("tcp_client", "127.0.0.1", 7453, namespace=left).ready() as client,
     ):
         client.expect("done")
-        eventually(lambda: len(objects("-t", "dport", "=", ":7453", inside=left)) == 1)
+        until(lambda: len(objects("-t", "dport", "=", ":7453", inside=left)) == 1)
         done = run(pktproc_sockets("-t", "dport", "=", ":7453", "--close", "--yes"), left)
         assert done.returncode == 0, done.stderr
         assert "1 socket closed" in done.stderr
@@ -233,10 +226,10 @@ def test_the_last_owner_of_a_connection_is_known_from_a_store(left: Namespace, t
     with Program("tcp_server", "127.0.0.1", 7457, namespace=left).ready():
         with Program("tcp_client", "127.0.0.1", 7457, namespace=left).ready() as client:
             client.expect("done")
-            eventually(lambda: len(objects("-t", "dport", "=", ":7457", inside=left)) == 1)
+            until(lambda: len(objects("-t", "dport", "=", ":7457", inside=left)) == 1)
             done = run([*pktproc_sockets()[:3], "snapshot", "-o", str(store)], left)
             assert done.returncode == 0, done.stderr
-        eventually(lambda: len(objects("-ta", "state", "time-wait", "dport", "=", ":7457", inside=left)) == 1)
+        until(lambda: len(objects("-ta", "state", "time-wait", "dport", "=", ":7457", inside=left)) == 1)
         words = ["-ta", "state", "time-wait", "dport", "=", ":7457"]
         (alone,) = objects(*words, inside=left)
         assert alone["holders"] == []

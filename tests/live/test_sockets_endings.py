@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,11 @@ import pytest
 from bed.namespaces import Namespace
 from bed.program import Program
 from bed.socket_tools import objects, pktproc_sockets, run
+from bed.waiting import until
 from pktproc.kernel.cgroups import cgroup_root
 
 WAIT_S = 10.0
 CONTAINER = hashlib.sha256(str(os.getpid()).encode()).hexdigest()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def of_ss(inside: Namespace, *words: str) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from bed.namespaces import Namespace
 from bed.program import TIMEOUT, Command, Program
 from bed.sniff import pktproc_command
 from bed.verdict import End, fully_named
+from bed.waiting import until
 
 DATAGRAMS = 20
 
@@ -51,9 +51,11 @@ def exchange(left: Namespace, right: Namespace, count: int = DATAGRAMS) -> Itera
 
 def wait_for_packets(path: Path, count: int) -> None:
     """Wait until a file has so many packets; AssertionError when it has not in time."""
-    deadline = time.monotonic() + TIMEOUT
-    while len(subprocess.run(["tcpdump", "-nr", path], capture_output=True, check=False).stdout.splitlines()) < count:
-        assert time.monotonic() < deadline, f"fewer than {count} packets in {path}"
+    read = ["tcpdump", "-nr", str(path)]
+    until(
+        lambda: len(subprocess.run(read, capture_output=True, check=False).stdout.splitlines()) >= count,
+        lambda: f"fewer than {count} packets in {path}",
+    )
 
 
 def test_what_is_written_can_be_read_by_all(left: Namespace, right: Namespace, tmp_path: Path) -> None:

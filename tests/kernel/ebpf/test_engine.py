@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bed.program import TIMEOUT, program_environment
+from bed.program import program_environment
+from bed.waiting import until
 from pktproc.attribution.engine import Use, Way
 from pktproc.kernel import namespaces
 from pktproc.kernel.ebpf.engine import EbpfEngine
@@ -43,9 +44,8 @@ def test_a_look_at_everyone_finds_what_a_look_through_proc_finds(engine: EbpfEng
     with socket.create_server(("127.0.0.1", 0)) as listener:
         inode = os.fstat(listener.fileno()).st_ino
         with subprocess.Popen(["sleep", "60"], pass_fds=[listener.fileno()]) as heir:
-            deadline = time.monotonic() + TIMEOUT
-            while Path(f"/proc/{heir.pid}/cmdline").read_bytes() != b"sleep\x0060\0":  # it may still be beginning
-                assert time.monotonic() < deadline
+            command_line = Path(f"/proc/{heir.pid}/cmdline")
+            until(lambda: command_line.read_bytes() == b"sleep\x0060\0")  # it may still be beginning
             found, nothing = engine.everyone({inode: 0, 1: None}), engine.everyone({1: None})
             portable = NetlinkEngine()
             expected = portable.everyone({inode: 0})

@@ -7,13 +7,13 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from bed.waiting import until
 from pktproc.errors import EngineError, Unsupported
 from pktproc.kernel.cgroups import cgroup_root
 from pktproc.kernel.ebpf import libbpf
@@ -45,10 +45,7 @@ def is_loaded(program_id: str) -> bool:
 
 def wait_until_unloaded(program_ids: list[str]) -> None:
     """Wait for the kernel, which frees programs after a grace period; AssertionError if it does not."""
-    deadline = time.monotonic() + 10
-    while any(map(is_loaded, program_ids)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not any(map(is_loaded, program_ids)))
 
 
 @contextmanager
