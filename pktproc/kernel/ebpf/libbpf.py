@@ -161,13 +161,15 @@ class BpfObject:
     def attach_to_cgroup(self, program: str, descriptor: int) -> None:
         """Attach a program to an open directory of cgroup v2, beside what others have attached there.
 
-        Raise `Denied` where they leave no room for others (kernel/bpf/cgroup.c, __cgroup_bpf_attach).
+        Raise `Denied` where they leave no room for others (kernel/bpf/cgroup.c, __cgroup_bpf_attach). EPERM tells of
+        that and of a lack of CAP_NET_ADMIN alike, and not every kernel takes CAP_SYS_ADMIN instead
+        (kernel/bpf/syscall.c, bpf_prog_attach_check_attach_type).
         """
         pointer = ctypes.c_void_p(self._program(program))
         try:
             self._links.append(self._call("bpf_program__attach_cgroup", pointer, ctypes.c_int(descriptor)))
         except EngineError as error:
-            if ctypes.get_errno() not in (errno.EPERM, errno.E2BIG) or not _may_attach_to_cgroups():
+            if ctypes.get_errno() not in (errno.EPERM, errno.E2BIG) or not _holds(_CAP_NET_ADMIN):
                 raise
             why = "other programs leave no room at this hook of the cgroup: `bpftool cgroup tree` shows them"
             raise Denied(f"eBPF: attach {program}: {why}") from error
@@ -233,19 +235,14 @@ def _read(descriptor: int) -> bytes:
             continue
 
 
-def _held() -> int:
-    return effective_capabilities(Path("/proc/self/status").read_text(encoding="utf-8", errors="replace"))
+def _holds(capability: int) -> bool:
+    held = effective_capabilities(Path("/proc/self/status").read_text(encoding="utf-8", errors="replace"))
+    return bool(held >> capability & 1)
 
 
 def _lacks_privileges() -> bool:
     """Say whether the verifier may refuse, with EACCES, what it permits to the privileged."""
-    held = _held()
-    return not (held >> _CAP_SYS_ADMIN & 1 or (held >> _CAP_BPF & 1 and held >> _CAP_PERFMON & 1))
-
-
-def _may_attach_to_cgroups() -> bool:
-    """Say whether this process has what the kernel asks for (kernel/bpf/syscall.c, bpf_net_capable)."""
-    return bool(_held() & (1 << _CAP_NET_ADMIN | 1 << _CAP_SYS_ADMIN))
+    return not (_holds(_CAP_SYS_ADMIN) or (_holds(_CAP_BPF) and _holds(_CAP_PERFMON)))
 
 
 def _is_locked_down(lockdown: Path) -> bool:
